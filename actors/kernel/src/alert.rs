@@ -1,0 +1,151 @@
+//! Alerts: what detectors and outside systems claim.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    fingerprint::Fingerprint,
+    ids::{AlertId, IncidentId, Seq},
+    signal::Severity,
+    time::Timestamp,
+};
+
+/// What a record says about its alert.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transition {
+    /// The condition began to hold, or was seen again after its cooldown. May open or reopen an incident.
+    Firing,
+    /// The condition was seen again: counts only, never opens or reopens anything.
+    Repeat,
+    /// The condition is over.
+    Resolved,
+}
+
+/// Why an alert is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResolvedBy {
+    /// The outside system that raised it said so.
+    Source,
+    /// The detector's clear condition held.
+    Clear,
+    /// Nothing matched for `resolve_after`.
+    Quiet,
+    /// A person resolved the incident.
+    Person,
+    /// The rule was changed or removed.
+    RuleChanged,
+}
+
+/// One entry of the alert log: a claim about a condition, made once, never changed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AlertRecord {
+    /// The episode this belongs to: from one `Firing` to its `Resolved`.
+    pub alert: AlertId,
+    /// The module that claims it.
+    pub detected_by: String,
+    /// The rule, as configured; for outside systems the alert's name.
+    pub rule: String,
+    /// Identity of the condition across episodes.
+    pub fingerprint: Fingerprint,
+    /// What is claimed.
+    pub transition: Transition,
+    /// Why it is over; only with `Resolved`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resolved_by: Option<ResolvedBy>,
+    /// Event time of the newest observation behind the claim.
+    pub at: Timestamp,
+    /// Receipt time of that observation, or the tick's: what timers count from.
+    pub logged_at: Timestamp,
+    /// The newest signal (or tick) behind the claim.
+    pub signal_seq: Seq,
+    /// Observations since the episode's previous record, this one's included. 0 for `Resolved`.
+    pub count: u64,
+    /// Who observed it.
+    pub source: String,
+    /// One line for people.
+    pub title: String,
+    /// More for people; may be empty.
+    pub description: String,
+    /// How bad it is.
+    pub severity: Severity,
+    /// Names and values.
+    pub labels: BTreeMap<String, String>,
+    /// A bounded sample of what was observed.
+    pub evidence: Vec<Observation>,
+}
+
+/// One observation kept as evidence, copied so that retention of signals cannot take it away.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Observation {
+    /// A log line.
+    Log {
+        /// Event time.
+        at: Timestamp,
+        /// Who logged it.
+        source: String,
+        /// The line, cut at 4 KiB.
+        text: String,
+    },
+    /// A metric point.
+    Metric {
+        /// Event time.
+        at: Timestamp,
+        /// Who measured it.
+        source: String,
+        /// The metric's name.
+        name: String,
+        /// The value.
+        value: f64,
+    },
+}
+
+/// Whether an alert holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AlertStatus {
+    /// The condition holds.
+    Firing,
+    /// The condition is over.
+    Resolved,
+}
+
+/// An alert as it stands: its episode's records summed up.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Alert {
+    /// The episode.
+    pub id: AlertId,
+    /// Identity of the condition across episodes.
+    pub fingerprint: Fingerprint,
+    /// Whether it holds.
+    pub status: AlertStatus,
+    /// Who observed it.
+    pub source: String,
+    /// The rule, or the outside alert's name.
+    pub name: String,
+    /// The module that claims it.
+    pub detected_by: String,
+    /// One line for people.
+    pub title: String,
+    /// More for people.
+    pub description: String,
+    /// How bad it is.
+    pub severity: Severity,
+    /// Names and values.
+    pub labels: BTreeMap<String, String>,
+    /// Observations so far.
+    pub occurrences: u64,
+    /// When it was first and last seen (event time), and when it was over.
+    pub first_seen_at: Timestamp,
+    /// Event time of the newest observation.
+    pub last_seen_at: Timestamp,
+    /// When it was over.
+    pub resolved_at: Option<Timestamp>,
+    /// What holds it back from people; always empty without a stage that suppresses.
+    pub suppressed_by: Option<String>,
+    /// The incident it belongs to.
+    pub incident_id: Option<IncidentId>,
+}

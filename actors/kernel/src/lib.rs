@@ -1,0 +1,25 @@
+//! The vocabulary every other crate speaks: signals, alerts, incidents, events,
+//! identifiers, time, and the few kinds of error.
+//!
+//! Nothing here does I/O, knows SQL or HTTP, or starts an actor. The words are
+//! used with one meaning throughout the code, the API and the page:
+//!
+//! * a [`signal::Signal`] is one observation;
+//! * an [`alert::AlertRecord`] is what a detector claims about a condition;
+//! * an [`incident::Incident`] is what a human works on;
+//! * an [`event::Event`] is a committed fact, numbered, told to whoever listens.
+
+pub mod alert;
+pub mod clock;
+pub mod codec;
+pub mod config;
+pub mod error;
+pub mod event;
+pub mod fingerprint;
+pub mod ids;
+pub mod incident;
+pub mod lifecycle;
+pub mod module;
+pub mod principal;
+pub mod signal;
+pub mod time;
