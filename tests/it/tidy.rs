@@ -1,0 +1,102 @@
+//! House rules that no lint knows.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let path = entry.path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+fn shipped() -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    sources(&root().join("src"), &mut found);
+    sources(&root().join("actors"), &mut found);
+    assert!(found.len() > 40, "the walk found too little to mean anything");
+    found.into_iter().map(|path| (path.clone(), fs::read_to_string(path).unwrap())).collect()
+}
+
+fn crate_dependencies(name: &str) -> Vec<String> {
+    let manifest = fs::read_to_string(root().join("actors").join(name).join("Cargo.toml")).unwrap();
+    let dependencies = manifest.split("[dependencies]").nth(1).unwrap().split("\n[").next().unwrap().to_owned();
+    dependencies.lines().filter_map(|line| line.split_once('.').map(|(name, _)| name.trim().to_owned())).collect()
+}
+
+#[test]
+fn crates_depend_only_downwards() {
+    let allowed: [(&str, &[&str]); 6] = [
+        ("kernel", &[]),
+        ("ledger", &["kernel"]),
+        ("runtime", &["kernel", "ledger"]),
+        ("connectors", &["kernel", "ledger", "runtime"]),
+        ("detectors", &["kernel", "ledger", "runtime"]),
+        ("enrichers", &["kernel", "ledger", "runtime"]),
+    ];
+    let folders = fs::read_dir(root().join("actors")).unwrap().filter(|entry| entry.as_ref().unwrap().path().is_dir()).count();
+    assert_eq!(folders, allowed.len(), "a crate is missing from this table");
+    for (name, below) in allowed {
+        for dependency in crate_dependencies(name) {
+            if let Some(ours) = dependency.strip_prefix("opspilot-") {
+                assert!(below.contains(&ours), "{name} must not depend on {ours}");
+            }
+            assert!(dependency != "actix-web", "only the root names actix-web, not {name}");
+            assert!(!dependency.starts_with("diesel") || name == "ledger", "only the ledger names diesel, not {name}");
+        }
+    }
+}
+
+#[test]
+fn files_stay_short_enough_to_read() {
+    for (path, text) in shipped() {
+        let lines = text.split("#[cfg(test)]\nmod ").next().unwrap().lines().count();
+        assert!(lines <= 500 || path.ends_with("tests.rs"), "{} has {lines} lines without its tests", path.display());
+    }
+}
+
+#[test]
+fn every_actor_says_what_it_consumes_emits_keeps_and_does_on_restart() {
+    let mut actors = 0;
+    for (path, text) in shipped() {
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        if path.ends_with("tests.rs") || !code.lines().any(|line| line.starts_with("impl") && line.contains(" Actor for ")) {
+            continue;
+        }
+        actors += 1;
+        for row in ["| Consumes", "| Emits", "| Keeps", "| On restart"] {
+            assert!(text.contains(&format!("//! {row}")), "{} lacks the row {row:?}", path.display());
+        }
+    }
+    assert!(actors >= 5, "found only {actors} actors");
+}
+
+#[test]
+fn the_websocket_crate_has_one_importer() {
+    for (path, text) in shipped() {
+        let live = path.ends_with("src/http/live.rs") || path.starts_with(root().join("src/http/live"));
+        assert!(live || !text.contains("actix_web_actors"), "{} names actix_web_actors", path.display());
+    }
+}
+
+#[test]
+fn the_architecture_document_names_every_event_and_every_crate() {
+    let document = fs::read_to_string(root().join("actors/README.md")).unwrap();
+    for kind in opspilot_kernel::event::EventKind::ALL {
+        assert!(document.contains(kind.as_str()), "actors/README.md does not name {}", kind.as_str());
+    }
+    for entry in fs::read_dir(root().join("actors")).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_dir()) {
+        let name = entry.file_name().into_string().unwrap();
+        assert!(document.contains(&format!("`{name}/`")), "actors/README.md does not name {name}/");
+    }
+}
