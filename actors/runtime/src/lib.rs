@@ -1,1 +1,32 @@
+//! What every actor stands on.
+//!
+//! * [`Supervisor`] starts actors by a [`ChildSpec`], restarts them after a panic, a soft stop or a hang, and gives
+//!   up by rule; [`Handle`] is how others reach them, whatever happens to them in between.
+//! * [`Health`] knows how every module is doing, and tells.
+//! * [`EventRouter`] fans committed events out to lanes; [`Follower`] feeds a log of the ledger to a pure
+//!   [`Consumer`] and commits what it makes of it; [`Ticker`] lets time pass in the logs when a timer is due.
+//! * [`Entry`], [`Module`] and [`ModuleContext`] are how a category crate offers its modules.
+//!
+//! An actor's author writes handlers, `Supervised::restarting` that resets the state, and `started` that rebuilds
+//! it from the ledger. Everything else about failure is here.
 
+mod accounting;
+mod cell;
+mod failpoint;
+mod handle;
+mod health;
+mod monitor;
+mod panics;
+mod policy;
+mod spec;
+mod supervising;
+mod supervisor;
+
+pub use accounting::{Tally, TallyCounts};
+pub use cell::{Cause, Lease, Phase};
+pub use handle::{AskError, Handle, Inlet, TellError};
+pub use health::{Health, HealthMetrics, Overall, Report};
+pub use panics::install_panic_hook;
+pub use policy::{Policy, Verdict};
+pub use spec::{Backoff, ChildSpec, Escalation, HeartbeatPolicy, Intensity, Placement, Restart};
+pub use supervisor::{Exit, ExitHook, ExitReason, Stopped, Supervisable, Supervisor, SupervisorOptions};

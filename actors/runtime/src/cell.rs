@@ -1,0 +1,259 @@
+//! What is known of one child, outside of it: shared by its handle, its supervising future, the monitor and health.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use opspilot_kernel::clock::SharedClock;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::{
+    accounting::Tally,
+    health::Health,
+    policy::{Policy, Verdict},
+    spec::{ChildSpec, Escalation},
+    supervisor::{Exit, ExitHook, ExitReason},
+};
+
+/// Why a child ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// It panicked, in whatever it was doing.
+    Panic,
+    /// It stopped by itself.
+    Stop,
+    /// It did not answer its heartbeat.
+    Hang,
+    /// It could not be made or started.
+    Start,
+}
+
+impl Cause {
+    /// Every cause.
+    pub const ALL: [Cause; 4] = [Cause::Panic, Cause::Stop, Cause::Hang, Cause::Start];
+
+    /// The cause as a metric's label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Cause::Panic => "panic",
+            Cause::Stop => "stop",
+            Cause::Hang => "hang",
+            Cause::Start => "start",
+        }
+    }
+}
+
+/// Where a child stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// It is being made, or runs `started`.
+    Starting,
+    /// It takes messages.
+    Running,
+    /// It waits for its restart; mail is kept.
+    Backoff,
+    /// It was given up.
+    Failed,
+    /// It is done, or was told to stop.
+    Stopped,
+}
+
+impl Phase {
+    /// Whether it will never take a message again.
+    pub(crate) fn is_final(self) -> bool {
+        matches!(self, Phase::Failed | Phase::Stopped)
+    }
+}
+
+/// Phase and instance in one, so that a waiter sees a replacement even if the phase is the same again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Standing {
+    pub(crate) phase: Phase,
+    /// Grows when the child is replaced behind its handle: the old mailbox is then gone.
+    pub(crate) instance: u64,
+}
+
+/// What the supervising future is told from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// Nothing.
+    Go,
+    /// End the child and its supervision.
+    Stop,
+    /// The child hangs: restart it. Numbered, so that an order is carried out once.
+    Restart(u64),
+}
+
+pub(crate) struct Cell {
+    pub(crate) spec: ChildSpec,
+    pub(crate) clock: SharedClock,
+    pub(crate) log: slog::Logger,
+    pub(crate) health: Health,
+    pub(crate) tally: Tally,
+    pub(crate) exit: ExitHook,
+    standing: watch::Sender<Standing>,
+    order: watch::Sender<Order>,
+    policy: Mutex<Policy>,
+    orders_given: AtomicU64,
+    orders_done: AtomicU64,
+}
+
+impl Cell {
+    pub(crate) fn new(spec: ChildSpec, clock: SharedClock, log: slog::Logger, health: Health, exit: ExitHook, seed: u64) -> Cell {
+        let policy = Policy::new(spec.restart, spec.backoff, spec.intensity, seed);
+        Cell {
+            spec,
+            clock,
+            log,
+            health,
+            tally: Tally::default(),
+            exit,
+            standing: watch::Sender::new(Standing { phase: Phase::Starting, instance: 1 }),
+            order: watch::Sender::new(Order::Go),
+            policy: Mutex::new(policy),
+            orders_given: AtomicU64::new(0),
+            orders_done: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn id(&self) -> &'static str {
+        self.spec.id
+    }
+
+    pub(crate) fn standing(&self) -> Standing {
+        *self.standing.borrow()
+    }
+
+    pub(crate) fn watch(&self) -> watch::Receiver<Standing> {
+        self.standing.subscribe()
+    }
+
+    pub(crate) fn orders(&self) -> watch::Receiver<Order> {
+        self.order.subscribe()
+    }
+
+    pub(crate) fn is_current(&self, instance: u64) -> bool {
+        self.standing().instance == instance
+    }
+
+    /// Moves the instance to `phase`, unless it has been replaced or is over.
+    pub(crate) fn enter(&self, instance: u64, phase: Phase) -> bool {
+        let moved = self.standing.send_if_modified(|standing| {
+            let allowed = standing.instance == instance && !standing.phase.is_final();
+            if allowed {
+                standing.phase = phase;
+            }
+            allowed
+        });
+        if moved && phase == Phase::Running {
+            self.policy.lock().running(self.clock.elapsed());
+        }
+        if moved {
+            self.health.phase(self.id(), phase);
+        }
+        moved
+    }
+
+    /// Puts a new instance in the place of `instance`; `None` if somebody else already did, or it is over.
+    pub(crate) fn replace(&self, instance: u64) -> Option<u64> {
+        let moved = self.standing.send_if_modified(|standing| {
+            let allowed = standing.instance == instance && !standing.phase.is_final();
+            if allowed {
+                *standing = Standing { phase: Phase::Starting, instance: instance.saturating_add(1) };
+            }
+            allowed
+        });
+        moved.then(|| instance.saturating_add(1))
+    }
+
+    /// Judges the end of the current instance, counts it, and shows it in health.
+    pub(crate) fn ended(&self, cause: Cause, detail: &str) -> Verdict {
+        let verdict = self.policy.lock().ended(cause, self.clock.elapsed());
+        let id = self.id();
+        match verdict {
+            Verdict::Restart(wait) => {
+                let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+                slog::warn!(self.log, "actor failed and will be restarted"; "actor" => id, "cause" => cause.as_str(), "detail" => detail, "wait_ms" => wait_ms);
+                self.health.restarted(id, cause, detail);
+            }
+            Verdict::GiveUp => {
+                slog::error!(self.log, "actor failed too often and is given up"; "actor" => id, "cause" => cause.as_str(), "detail" => detail);
+                self.health.gave_up(id, cause, detail);
+            }
+            Verdict::Finish => slog::info!(self.log, "actor is done"; "actor" => id),
+        }
+        verdict
+    }
+
+    /// Carries out the escalation of a child that was given up.
+    pub(crate) fn escalate(&self, detail: &str) {
+        if self.spec.escalation == Escalation::Exit {
+            (self.exit)(Exit { code: Exit::SOFTWARE, actor: self.id(), reason: ExitReason::GaveUp(detail.to_owned()) });
+        }
+    }
+
+    pub(crate) fn order_stop(&self) {
+        self.order.send_replace(Order::Stop);
+    }
+
+    /// Orders a restart; the number tells whether it was carried out.
+    pub(crate) fn order_restart(&self) -> u64 {
+        let number = self.orders_given.fetch_add(1, Ordering::SeqCst).saturating_add(1);
+        self.order.send_if_modified(|order| {
+            let allowed = *order != Order::Stop;
+            if allowed {
+                *order = Order::Restart(number);
+            }
+            allowed
+        });
+        number
+    }
+
+    /// The supervising future says that it has seen the order.
+    pub(crate) fn order_seen(&self, number: u64) {
+        self.orders_done.fetch_max(number, Ordering::SeqCst);
+    }
+
+    pub(crate) fn order_was_seen(&self, number: u64) -> bool {
+        self.orders_done.load(Ordering::SeqCst) >= number
+    }
+
+    pub(crate) fn forgive(&self) {
+        self.policy.lock().forgive();
+    }
+}
+
+/// An instance's own view of its supervision: handed to the factory that makes the actor.
+#[derive(Clone)]
+pub struct Lease {
+    pub(crate) cell: Arc<Cell>,
+    pub(crate) instance: u64,
+}
+
+impl Lease {
+    /// Whether this instance is still the one behind the handle. A blocked instance that was replaced wakes up to
+    /// `false` and must not change anything any more; writes check it inside their transaction.
+    pub fn is_current(&self) -> bool {
+        self.cell.is_current(self.instance)
+    }
+
+    /// The cause of recent failures was found and removed; they no longer count towards the restart intensity.
+    pub fn forgive(&self) {
+        self.cell.forgive();
+    }
+
+    /// The child's name.
+    pub fn id(&self) -> &'static str {
+        self.cell.id()
+    }
+
+    /// Time since some fixed moment, by the supervisor's clock.
+    pub fn elapsed(&self) -> Duration {
+        self.cell.clock.elapsed()
+    }
+}

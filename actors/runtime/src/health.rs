@@ -1,0 +1,415 @@
+//! How every module is doing.
+//!
+//! A module's status is the worst of its actors'. Every change of it, and every restart, is kept until somebody has
+//! told the ledger ([`Health::next_report`]); what waits is bounded by coalescing changes per module.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use opspilot_kernel::{
+    clock::SharedClock,
+    lifecycle::Pulse,
+    module::{ModuleHealth, ModuleId, ModuleStatus},
+    time::Timestamp,
+};
+use parking_lot::Mutex;
+use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
+use tokio::sync::Notify;
+
+use crate::{
+    cell::{Cause, Phase},
+    spec::module_of,
+};
+
+/// More restarts than this within [`RESTARTS_WINDOW`] show a module as degraded.
+const RESTARTS_SHOWN: usize = 2;
+const RESTARTS_WINDOW: Duration = Duration::from_secs(300);
+/// Restarts not yet told to the ledger; further ones are only in the metric and the log.
+const UNTOLD_RESTARTS: usize = 256;
+
+/// How the whole service is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Overall {
+    /// Every enabled module works.
+    Healthy,
+    /// Some module works with a loss, or not at all.
+    Degraded,
+    /// The service cannot do its main job.
+    Unhealthy,
+}
+
+/// Something the ledger should be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Report {
+    /// A module's status changed.
+    Changed {
+        /// Which module.
+        module: ModuleId,
+        /// How it was doing when the ledger last heard of it.
+        from: ModuleStatus,
+        /// How it is doing.
+        to: ModuleStatus,
+        /// What a person should know.
+        detail: String,
+    },
+    /// An actor of a module is being restarted.
+    Restarted {
+        /// Which module.
+        module: ModuleId,
+        /// Which actor.
+        child: &'static str,
+        /// Why.
+        cause: Cause,
+        /// What a person should know.
+        detail: String,
+    },
+}
+
+/// The metrics of every module.
+#[derive(Debug, Clone)]
+pub struct HealthMetrics {
+    up: IntGaugeVec,
+    restarts: IntCounterVec,
+    queue: IntGaugeVec,
+    abandoned: IntGaugeVec,
+}
+
+impl HealthMetrics {
+    /// Registers the metrics.
+    pub fn register(registry: &Registry) -> Result<HealthMetrics, prometheus::Error> {
+        let up = IntGaugeVec::new(Opts::new("opspilot_module_up", "1 while the module works, also with a loss; 0 otherwise"), &["module"])?;
+        let restarts = Opts::new("opspilot_module_restarts_total", "Restarts of the module's actors since the process started");
+        let restarts = IntCounterVec::new(restarts, &["module", "cause"])?;
+        let queue = IntGaugeVec::new(Opts::new("opspilot_actor_queue_depth", "Work that waits, as the actor reports it"), &["queue"])?;
+        let abandoned = Opts::new("opspilot_module_abandoned_threads", "Threads that are blocked for good and were replaced");
+        let abandoned = IntGaugeVec::new(abandoned, &["module"])?;
+        registry.register(Box::new(up.clone()))?;
+        registry.register(Box::new(restarts.clone()))?;
+        registry.register(Box::new(queue.clone()))?;
+        registry.register(Box::new(abandoned.clone()))?;
+        Ok(HealthMetrics { up, restarts, queue, abandoned })
+    }
+}
+
+/// The registry of health: cheap to clone, every clone is the same registry.
+#[derive(Clone)]
+pub struct Health {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    clock: SharedClock,
+    metrics: HealthMetrics,
+    state: Mutex<State>,
+    news: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    children: BTreeMap<&'static str, Child>,
+    modules: BTreeMap<&'static str, Module>,
+    /// The status the ledger last heard of, where it differs from the present one.
+    untold: BTreeMap<&'static str, ModuleStatus>,
+    restarts: VecDeque<Report>,
+    unhealthy: Option<String>,
+}
+
+struct Child {
+    phase: Phase,
+    core: bool,
+    late: bool,
+    restarts: u64,
+    recent: VecDeque<Duration>,
+    failure: String,
+    pulse: Pulse,
+}
+
+struct Module {
+    status: ModuleStatus,
+    since: Timestamp,
+    detail: String,
+    /// Set from outside: it cannot start, it is switched off, it works with a loss.
+    imposed: Option<(ModuleStatus, String)>,
+}
+
+impl Health {
+    /// An empty registry.
+    pub fn new(clock: SharedClock, metrics: HealthMetrics) -> Health {
+        Health { inner: Arc::new(Inner { clock, metrics, state: Mutex::new(State::default()), news: Notify::new() }) }
+    }
+
+    /// A module that is switched off.
+    pub fn disabled(&self, module: ModuleId, detail: &str) {
+        self.impose(module, Some((ModuleStatus::Disabled, detail.to_owned())));
+    }
+
+    /// A module that could not be started.
+    pub fn failed(&self, module: ModuleId, detail: &str) {
+        self.impose(module, Some((ModuleStatus::Failed, detail.to_owned())));
+    }
+
+    /// A module that works with a loss; `None` when the loss is over.
+    pub fn degraded(&self, module: ModuleId, detail: Option<&str>) {
+        self.impose(module, detail.map(|detail| (ModuleStatus::Degraded, detail.to_owned())));
+    }
+
+    /// A module that is switched on again: its actors tell how it is.
+    pub fn enabled(&self, module: ModuleId) {
+        self.impose(module, None);
+    }
+
+    /// Something without which the service cannot do its job, or `None` when it is back.
+    pub fn unhealthy(&self, reason: Option<&str>) {
+        self.inner.state.lock().unhealthy = reason.map(str::to_owned);
+    }
+
+    fn impose(&self, module: ModuleId, imposed: Option<(ModuleStatus, String)>) {
+        let name = module.as_str();
+        let mut state = self.inner.state.lock();
+        self.module(&mut state, name).imposed = imposed;
+        self.refresh(&mut state, name);
+    }
+
+    /// One line for every module, by id.
+    pub fn report(&self) -> Vec<ModuleHealth> {
+        let mut state = self.inner.state.lock();
+        let names: Vec<&'static str> = state.modules.keys().copied().collect();
+        names.iter().for_each(|name| self.refresh(&mut state, name));
+        let line = |(name, module): (&&'static str, &Module)| {
+            let children = || state.children.iter().filter(|(child, _)| module_of(child) == *name).map(|(_, child)| child);
+            let id = ModuleId::new(name);
+            ModuleHealth {
+                id,
+                category: id.category(),
+                status: module.status,
+                since: module.since,
+                restarts: children().map(|child| child.restarts).sum(),
+                detail: module.detail.clone(),
+                queue: children().map(|child| child.pulse.queue).sum(),
+            }
+        };
+        state.modules.iter().map(line).collect()
+    }
+
+    /// How one module is doing.
+    pub fn status(&self, module: ModuleId) -> Option<ModuleStatus> {
+        let mut state = self.inner.state.lock();
+        self.refresh(&mut state, module.as_str());
+        state.modules.get(module.as_str()).map(|module| module.status)
+    }
+
+    /// How the service is doing, and why it is not better.
+    pub fn overall(&self) -> (Overall, String) {
+        let modules = self.report();
+        let state = self.inner.state.lock();
+        if let Some(reason) = &state.unhealthy {
+            return (Overall::Unhealthy, reason.clone());
+        }
+        let core_lost = state.children.iter().find(|(_, child)| child.core && child.phase == Phase::Failed);
+        if let Some((id, _)) = core_lost {
+            return (Overall::Unhealthy, format!("{id} failed"));
+        }
+        let troubled = modules.iter().find(|module| !matches!(module.status, ModuleStatus::Healthy | ModuleStatus::Disabled));
+        troubled.map_or((Overall::Healthy, String::new()), |module| {
+            (Overall::Degraded, format!("{} is {}", module.id, module.status.as_str()))
+        })
+    }
+
+    /// The next thing the ledger should be told; waits for one. Taken things are gone: tell them, or put a change
+    /// back with [`Health::untold`].
+    pub async fn next_report(&self) -> Report {
+        loop {
+            let news = self.inner.news.notified();
+            if let Some(report) = self.take_report() {
+                return report;
+            }
+            news.await;
+        }
+    }
+
+    /// The next thing the ledger should be told, if there is one.
+    pub fn take_report(&self) -> Option<Report> {
+        let mut state = self.inner.state.lock();
+        if let Some(restart) = state.restarts.pop_front() {
+            return Some(restart);
+        }
+        while let Some((name, from)) = state.untold.pop_first() {
+            let Some(module) = state.modules.get(name) else { continue };
+            if module.status != from {
+                return Some(Report::Changed { module: ModuleId::new(name), from, to: module.status, detail: module.detail.clone() });
+            }
+        }
+        None
+    }
+
+    /// Takes back what could not be told, to be told later.
+    pub fn untold(&self, report: Report) {
+        let mut state = self.inner.state.lock();
+        match report {
+            Report::Changed { module, from, .. } => {
+                state.untold.insert(module.as_str(), from);
+            }
+            restart @ Report::Restarted { .. } => {
+                if state.restarts.len() < UNTOLD_RESTARTS {
+                    state.restarts.push_front(restart);
+                }
+            }
+        }
+        self.inner.news.notify_one();
+    }
+
+    pub(crate) fn child(&self, id: &'static str, core: bool) {
+        let mut state = self.inner.state.lock();
+        let previous = state.children.get(id).map_or(0, |child| child.restarts);
+        let child = Child {
+            phase: Phase::Starting,
+            core,
+            late: false,
+            restarts: previous,
+            recent: VecDeque::new(),
+            failure: String::new(),
+            pulse: Pulse::default(),
+        };
+        state.children.insert(id, child);
+        self.refresh(&mut state, module_of(id));
+    }
+
+    fn on_child(&self, id: &'static str, change: impl FnOnce(&mut Child)) {
+        let mut state = self.inner.state.lock();
+        if let Some(child) = state.children.get_mut(id) {
+            change(child);
+        }
+        self.refresh(&mut state, module_of(id));
+    }
+
+    pub(crate) fn phase(&self, id: &'static str, phase: Phase) {
+        self.on_child(id, |child| {
+            child.phase = phase;
+            if phase != Phase::Running {
+                child.late = false;
+            }
+        });
+    }
+
+    pub(crate) fn pulse(&self, id: &'static str, pulse: Pulse) {
+        let depth = i64::try_from(pulse.queue).unwrap_or(i64::MAX);
+        self.inner.metrics.queue.with_label_values(&[id]).set(depth);
+        self.on_child(id, |child| {
+            child.pulse = pulse;
+            child.late = false;
+        });
+    }
+
+    pub(crate) fn late(&self, id: &'static str) {
+        self.on_child(id, |child| child.late = true);
+    }
+
+    pub(crate) fn abandoned(&self, id: &'static str) {
+        self.inner.metrics.abandoned.with_label_values(&[module_of(id)]).inc();
+    }
+
+    pub(crate) fn restarted(&self, id: &'static str, cause: Cause, detail: &str) {
+        let now = self.inner.clock.elapsed();
+        self.inner.metrics.restarts.with_label_values(&[module_of(id), cause.as_str()]).inc();
+        {
+            let mut state = self.inner.state.lock();
+            if state.restarts.len() < UNTOLD_RESTARTS {
+                let module = ModuleId::new(module_of(id));
+                state.restarts.push_back(Report::Restarted { module, child: id, cause, detail: detail.to_owned() });
+            }
+        }
+        self.inner.news.notify_one();
+        self.on_child(id, |child| {
+            child.restarts = child.restarts.saturating_add(1);
+            child.recent.push_back(now);
+            if child.recent.len() > RESTARTS_SHOWN + 1 {
+                child.recent.pop_front();
+            }
+            child.failure = format!("{}: {detail}", cause.as_str());
+        });
+    }
+
+    pub(crate) fn gave_up(&self, id: &'static str, cause: Cause, detail: &str) {
+        self.on_child(id, |child| child.failure = format!("{}: {detail}", cause.as_str()));
+    }
+
+    fn module<'a>(&self, state: &'a mut State, name: &'static str) -> &'a mut Module {
+        let since = self.inner.clock.now();
+        state.modules.entry(name).or_insert_with(|| Module {
+            status: ModuleStatus::Healthy,
+            since,
+            detail: String::new(),
+            imposed: None,
+        })
+    }
+
+    /// Works out a module's status anew; remembers a change.
+    fn refresh(&self, state: &mut State, name: &'static str) {
+        let now = self.inner.clock.elapsed();
+        let known = state.modules.contains_key(name);
+        let of_children = state
+            .children
+            .iter_mut()
+            .filter(|(child, _)| module_of(child) == name)
+            .map(|(_, child)| child.status(now))
+            .max_by_key(|(status, _)| badness(*status));
+        if !known && of_children.is_none() {
+            return;
+        }
+        let at = self.inner.clock.now();
+        let module = self.module(state, name);
+        let (status, detail) = match (&module.imposed, of_children) {
+            (Some(imposed), Some(worse)) if badness(worse.0) > badness(imposed.0) && imposed.0 != ModuleStatus::Disabled => worse,
+            (Some(imposed), _) => imposed.clone(),
+            (None, Some(of_children)) => of_children,
+            (None, None) => (ModuleStatus::Healthy, String::new()),
+        };
+        module.detail = detail;
+        if module.status == status && known {
+            return;
+        }
+        let from = module.status;
+        module.status = status;
+        module.since = at;
+        let up = i64::from(matches!(status, ModuleStatus::Healthy | ModuleStatus::Degraded));
+        self.inner.metrics.up.with_label_values(&[name]).set(up);
+        if from != status {
+            state.untold.entry(name).or_insert(from);
+            self.inner.news.notify_one();
+        }
+    }
+}
+
+fn badness(status: ModuleStatus) -> u8 {
+    match status {
+        ModuleStatus::Disabled => 0,
+        ModuleStatus::Healthy => 1,
+        ModuleStatus::Degraded => 2,
+        ModuleStatus::Restarting => 3,
+        ModuleStatus::Failed => 4,
+    }
+}
+
+impl Child {
+    fn status(&mut self, now: Duration) -> (ModuleStatus, String) {
+        while self.recent.front().is_some_and(|at| now.saturating_sub(*at) > RESTARTS_WINDOW) {
+            self.recent.pop_front();
+        }
+        match self.phase {
+            Phase::Failed => (ModuleStatus::Failed, self.failure.clone()),
+            Phase::Backoff => (ModuleStatus::Restarting, self.failure.clone()),
+            Phase::Starting if !self.recent.is_empty() => (ModuleStatus::Restarting, self.failure.clone()),
+            Phase::Stopped => (ModuleStatus::Disabled, String::new()),
+            Phase::Starting | Phase::Running if self.late => (ModuleStatus::Degraded, "it does not answer its heartbeat".to_owned()),
+            Phase::Starting | Phase::Running => match &self.pulse.trouble {
+                Some(trouble) => (ModuleStatus::Degraded, trouble.clone()),
+                None if self.recent.len() > RESTARTS_SHOWN => (ModuleStatus::Degraded, format!("restarted often; last {}", self.failure)),
+                None => (ModuleStatus::Healthy, String::new()),
+            },
+        }
+    }
+}
