@@ -1,1 +1,21 @@
+//! Detectors: what turns signals into alerts.
+//!
+//! Each follows the signal log by a cursor, batches and ticks, and says what it makes of them in
+//! alert records, which are committed together with the cursor and the state. A detector is pure:
+//! it knows no clock but the log's, so the same log gives the same records, wherever it was cut into
+//! batches and however often the detector was restarted on the way.
+//!
+//! If one fails, it is restarted from its snapshots and reads on; the others do not notice. A signal
+//! that kills it again and again is set aside.
 
+mod counts;
+mod deadlines;
+mod episodes;
+mod evidence;
+mod rules;
+mod state;
+mod template;
+
+pub mod alert;
+pub mod regex;
+pub mod threshold;

@@ -1,0 +1,82 @@
+//! A bounded sample of what was observed since an episode's previous record.
+
+use std::collections::VecDeque;
+
+use opspilot_kernel::alert::Observation;
+use serde::{Deserialize, Serialize};
+
+/// How many observations are kept from each end.
+const KEPT: usize = 3;
+/// A line kept as evidence is cut at this many bytes.
+pub(crate) const LINE_BYTES: usize = 4096;
+
+/// The first three observations and the last three; those between are only counted.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Sample {
+    first: Vec<Observation>,
+    last: VecDeque<Observation>,
+}
+
+impl Sample {
+    /// Keeps an observation, letting go of one from the middle if need be.
+    pub(crate) fn push(&mut self, observation: Observation) {
+        if self.first.len() < KEPT {
+            self.first.push(observation);
+            return;
+        }
+        if self.last.len() == KEPT {
+            self.last.pop_front();
+        }
+        self.last.push_back(observation);
+    }
+
+    /// Everything kept, oldest first; the sample is empty afterwards.
+    pub(crate) fn take(&mut self) -> Vec<Observation> {
+        let mut all = std::mem::take(&mut self.first);
+        all.extend(std::mem::take(&mut self.last));
+        all
+    }
+
+    /// Whether nothing is kept.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first.is_empty()
+    }
+
+    /// Roughly what it takes in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        self.first.iter().chain(&self.last).map(weight).sum()
+    }
+}
+
+fn weight(observation: &Observation) -> usize {
+    64 + match observation {
+        Observation::Log { source, text, .. } => source.len() + text.len(),
+        Observation::Metric { source, name, .. } => source.len() + name.len(),
+    }
+}
+
+/// The longest beginning of `text` that has at most `limit` bytes.
+pub(crate) fn cut(text: &str, limit: usize) -> &str {
+    if text.len() <= limit {
+        return text;
+    }
+    let end = (0..=limit).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    text.get(..end).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use opspilot_kernel::time::Timestamp;
+
+    #[test]
+    fn the_first_and_the_last_three_are_kept() {
+        let line = |n: i64| Observation::Log { at: Timestamp::from_millis(n), source: "s".into(), text: n.to_string() };
+        let mut sample = Sample::default();
+        (0..10).for_each(|n| sample.push(line(n)));
+        assert_eq!(sample.take(), [0, 1, 2, 7, 8, 9].map(line));
+        assert!(sample.is_empty());
+        (0..4).for_each(|n| sample.push(line(n)));
+        assert_eq!(sample.take(), [0, 1, 2, 3].map(line));
+    }
+}
