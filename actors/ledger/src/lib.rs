@@ -1,1 +1,60 @@
+//! The ledger: the database seen as the one source of truth, and all SQL there is.
+//!
+//! *The database is the truth, a mailbox is a hint, memory is a cache.* Whatever is acknowledged has been
+//! committed and forced to the device; whatever is told was committed before. There is one writer, a
+//! thread with one connection, fed by two bounded queues; a *group commit* takes what is queued, runs each
+//! job in a savepoint of its own, joins all signals into one compressed row, and answers after the commit.
+//!
+//! * [`Ledger`] is the handle: append signals, write, read, follow.
+//! * [`Tx`] is the only thing that can write. It has only typed operations, and those that change audited
+//!   state take the actor and write the audit entry themselves: an unaudited change cannot be expressed.
+//! * [`Reader`] is the only thing that reads.
+//! * [`SignalLog`], [`AlertLog`] and [`EventLog`] are what followers follow, by cursor.
 
+mod actor;
+mod batch;
+mod canonical;
+mod error;
+mod failpoint;
+mod frames;
+mod ledger;
+mod lock;
+mod logs;
+mod metrics;
+mod open;
+mod read;
+mod schema;
+mod storage;
+/// What the alert pipeline reads before it decides, and what it commits.
+pub mod pipeline {
+    pub use crate::tables::incidents_state::*;
+}
+pub mod tables;
+mod tokens;
+mod tx;
+mod writer;
+
+pub use self::{
+    actor::AuditActor,
+    batch::{SignalBatch, SignalBatchBuilder},
+    error::{FailureReason, LedgerError, OpenError, StorageFailure},
+    ledger::{Appended, FatalHook, Ledger, Limits, Options, Priority, Retention},
+    lock::{DirLock, LOCK_FILE},
+    logs::{AlertEntry, AlertLog, EventEntry, EventLog, SignalLog},
+    open::DATABASE,
+    read::{Listed, Page, Reader},
+    storage::StorageHealth,
+    tables::{
+        alerts::AlertFilter,
+        audit::{AuditFilter, AuditRecord},
+        cursors::{CursorRow, Snapshot},
+        idempotency::{Idempotent, StoredAnswer},
+        keys::{KeyOwner, KeyRecord, NewKey, may_have_key},
+        sessions::SessionRecord,
+        users::{Credentials, NewUser, UserChange, UserRecord},
+        dead_letters::DeadLetter,
+        decisions::StoredDecision,
+        incidents_list::{Evidence, IncidentDetail, IncidentFilter},
+    },
+    tx::Tx,
+};

@@ -1,0 +1,401 @@
+//! The handle that everybody holds: append, write, read, and the three logs.
+
+use std::{
+    future::Future,
+    path::PathBuf,
+    sync::{Arc, atomic::{AtomicI64, Ordering}},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use opspilot_kernel::{clock::SharedClock, ids::Seq, time::Timestamp};
+use parking_lot::Mutex;
+use tokio::sync::{oneshot, watch};
+
+use crate::{
+    actor::AuditActor,
+    batch::SignalBatch,
+    error::{LedgerError, OpenError, StorageFailure},
+    logs::{AlertLog, EventLog, SignalLog},
+    metrics::Metrics,
+    open::{self, Files},
+    read::{ReadPool, Reader},
+    storage::{Storage, StorageHealth},
+    tx::{Identity, Tx},
+    writer::{
+        self, AppendJob, Job, WriteJob,
+        queue::{Queue, Refused},
+    },
+};
+
+/// Which queue a job goes through. Control is done before bulk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Priority {
+    /// What people wait for: acknowledgements, accounts, approvals.
+    Control,
+    /// Signals, alerts, decisions, snapshots.
+    Bulk,
+}
+
+/// The bounds of everything the ledger keeps in memory.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Control jobs that may wait; more are answered `Busy`.
+    pub control_queue: usize,
+    /// Bulk jobs that may wait; more are answered `Busy`.
+    pub bulk_queue: usize,
+    /// Bytes that waiting bulk jobs may hold.
+    pub bulk_queue_bytes: usize,
+    /// Bytes of bulk work in one transaction.
+    pub flush_bytes: usize,
+    /// Jobs in one transaction.
+    pub flush_jobs: usize,
+    /// Bytes of freshly committed signals kept for followers.
+    pub signal_ring_bytes: usize,
+    /// Bytes of fresh alert records kept for followers.
+    pub alert_ring_bytes: usize,
+    /// Bytes of fresh events kept for followers.
+    pub event_ring_bytes: usize,
+    /// Connections that read, and so the reads that run at once.
+    pub readers: u32,
+    /// How long a read waits for a connection before it is `Busy`.
+    pub read_wait: Duration,
+    /// (source, id) pairs that are remembered; the oldest are forgotten first.
+    pub claims: usize,
+    /// How often a failed storage is tried again.
+    pub probe_every: Duration,
+    /// Size of the write-ahead log at which the writer checkpoints.
+    pub checkpoint_bytes: u64,
+    /// How long nothing must be queued before the writer does its housekeeping.
+    pub idle_after: Duration,
+    /// Size of the file that is given up when the disk is full.
+    pub reserve_bytes: u64,
+    /// How long a connection waits for another's lock.
+    pub busy_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            control_queue: 256,
+            bulk_queue: 1024,
+            bulk_queue_bytes: 64 << 20,
+            flush_bytes: 8 << 20,
+            flush_jobs: 1024,
+            signal_ring_bytes: 64 << 20,
+            alert_ring_bytes: 8 << 20,
+            event_ring_bytes: 8 << 20,
+            readers: 4,
+            read_wait: Duration::from_secs(5),
+            claims: 1_000_000,
+            probe_every: Duration::from_secs(5),
+            checkpoint_bytes: 16 << 20,
+            idle_after: Duration::from_millis(500),
+            reserve_bytes: 16 << 20,
+            busy_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// How long things are kept.
+#[derive(Debug, Clone)]
+pub struct Retention {
+    /// Signals, by the time of their receipt.
+    pub signals: Duration,
+    /// Signals, by their size on disk. The one bound that passes a follower which is still behind.
+    pub signals_max_bytes: u64,
+    /// Events.
+    pub events: Duration,
+    /// Claimed (source, id) pairs.
+    pub claims: Duration,
+    /// Answers kept for repeated requests.
+    pub idempotency: Duration,
+}
+
+impl Default for Retention {
+    fn default() -> Retention {
+        const DAY: Duration = Duration::from_secs(86_400);
+        Retention { signals: 7 * DAY, signals_max_bytes: 10 << 30, events: 7 * DAY, claims: DAY, idempotency: DAY }
+    }
+}
+
+/// Called once when the process must end because storage can no longer be trusted.
+pub type FatalHook = Arc<dyn Fn(&StorageFailure) + Send + Sync>;
+
+/// What a ledger is opened with.
+#[derive(Clone)]
+pub struct Options {
+    /// The data directory.
+    pub dir: PathBuf,
+    /// The clock.
+    pub clock: SharedClock,
+    /// Where to log.
+    pub log: slog::Logger,
+    /// Where to register metrics.
+    pub registry: prometheus::Registry,
+    /// Bounds.
+    pub limits: Limits,
+    /// What is kept how long.
+    pub retention: Retention,
+    /// The SQLite VFS to use instead of the system's own; for fault tests.
+    pub vfs: Option<String>,
+    /// What to do when the process must end; the root makes it exit 70.
+    pub fatal: FatalHook,
+    /// The name of this node, as audit entries carry it.
+    pub node: String,
+}
+
+impl Options {
+    /// Everything at its default, logging nowhere, with a registry of its own.
+    pub fn new(dir: impl Into<PathBuf>, clock: SharedClock) -> Options {
+        Options {
+            dir: dir.into(),
+            clock,
+            log: slog::Logger::root(slog::Discard, slog::o!()),
+            registry: prometheus::Registry::new(),
+            limits: Limits::default(),
+            retention: Retention::default(),
+            vfs: None,
+            fatal: Arc::new(|_| {}),
+            node: "local".to_owned(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options").field("dir", &self.dir).field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+/// What became of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Appended {
+    /// The number of the first signal stored. Above `last_seq` if all were duplicates.
+    pub first_seq: Seq,
+    /// The number of the last signal stored.
+    pub last_seq: Seq,
+    /// How many were stored.
+    pub accepted: u32,
+    /// Indexes within the batch of those that were not, because their (source, id) is known.
+    pub duplicates: Vec<u32>,
+}
+
+/// What all handles and the writer share.
+pub(crate) struct Shared {
+    pub(crate) options: Options,
+    pub(crate) queue: Queue<Job>,
+    pub(crate) storage: Storage,
+    pub(crate) metrics: Metrics,
+    pub(crate) signals: SignalLog,
+    pub(crate) alerts: AlertLog,
+    pub(crate) events: EventLog,
+    pub(crate) pool: ReadPool,
+    /// Dropped last: while it is held no other process may touch the files.
+    pub(crate) files: Arc<Files>,
+    pub(crate) identity: Identity,
+    /// The latest wall time that an audit entry carries, in milliseconds.
+    pub(crate) high_water: AtomicI64,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shared.queue.close();
+        if let Some(thread) = self.thread.lock().take() {
+            // a job may hold the last handle; the writer must not wait for itself
+            if thread.thread().id() != std::thread::current().id() {
+                drop(thread.join());
+            }
+        }
+    }
+}
+
+/// A handle on the ledger. All clones share one writer; when the last is dropped the writer finishes what
+/// is queued and ends.
+#[derive(Clone)]
+pub struct Ledger {
+    inner: Arc<Inner>,
+}
+
+impl std::fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ledger").field("dir", &self.inner.shared.options.dir).finish_non_exhaustive()
+    }
+}
+
+impl Ledger {
+    /// Opens or makes the ledger in `options.dir`: takes the lock, migrates, asserts the settings that the
+    /// promises rest on, verifies the heads, and starts the writer.
+    pub fn open(options: Options) -> Result<Ledger, OpenError> {
+        let (shared, state) = open::open(options)?;
+        let thread = writer::start(shared.clone(), state)
+            .map_err(|source| OpenError::Io { path: "the writer thread".to_owned(), source })?;
+        Ok(Ledger { inner: Arc::new(Inner { shared, thread: Mutex::new(Some(thread)) }) })
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.inner.shared
+    }
+
+    /// Stores signals. `Ok` means that they survive a crash and a loss of power. Answers `Busy` at once
+    /// when the bulk queue is full. The signals are stored even if this future is dropped.
+    pub async fn append(&self, batch: SignalBatch) -> Result<Appended, LedgerError> {
+        let (job, answer, bytes) = self.append_job(batch)?;
+        self.enqueue(Priority::Bulk, job, bytes)?;
+        answer.await.unwrap_or(Err(LedgerError::Panicked))
+    }
+
+    /// The same, but waits for room in the queue: for senders that can be slowed down.
+    pub async fn append_waiting(&self, batch: SignalBatch) -> Result<Appended, LedgerError> {
+        let (job, answer, bytes) = self.append_job(batch)?;
+        self.shared().queue.push_waiting(Priority::Bulk, job, bytes).await.map_err(|_| LedgerError::stopped())?;
+        answer.await.unwrap_or(Err(LedgerError::Panicked))
+    }
+
+    fn append_job(&self, batch: SignalBatch) -> Result<(Job, oneshot::Receiver<Result<Appended, LedgerError>>, usize), LedgerError> {
+        self.shared().storage.check(Priority::Bulk)?;
+        let bytes = batch.bytes();
+        let (reply, answer) = oneshot::channel();
+        Ok((Job::Append(AppendJob { batch, reply }), answer, bytes))
+    }
+
+    fn enqueue(&self, priority: Priority, job: Job, bytes: usize) -> Result<(), LedgerError> {
+        let shared = self.shared();
+        shared.queue.push(priority, job, bytes).map_err(|refused| match refused {
+            Refused::Full(_) => {
+                shared.metrics.refused(priority);
+                LedgerError::Busy
+            }
+            Refused::Closed(_) => LedgerError::stopped(),
+        })
+    }
+
+    /// Runs `job` in the writer, in a savepoint of its own. `Ok` only after it is on the disk; an error
+    /// or a panic rolls back this job alone. The job runs even if the returned future is dropped.
+    pub fn write<T, F>(&self, priority: Priority, job: F) -> impl Future<Output = Result<T, LedgerError>> + Send + use<T, F>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Tx<'_>) -> Result<T, LedgerError> + Send + 'static,
+    {
+        let (task, answer) = WriteJob::new(job);
+        // queued here and not on the first poll: dropping the future must not lose the job
+        let queued = self.shared().storage.check(priority).and_then(|()| self.enqueue(priority, Job::Run(task), JOB_BYTES));
+        async move {
+            queued?;
+            answer.await.unwrap_or(Err(LedgerError::Panicked))
+        }
+    }
+
+    /// The same from a thread of one's own; never call it where an arbiter runs.
+    pub fn write_blocking<T: Send + 'static>(
+        &self,
+        priority: Priority,
+        job: impl FnOnce(&mut Tx<'_>) -> Result<T, LedgerError> + Send + 'static,
+    ) -> Result<T, LedgerError> {
+        let (task, answer) = WriteJob::new(job);
+        self.shared().storage.check(priority)?;
+        self.enqueue(priority, Job::Run(task), JOB_BYTES)?;
+        answer.blocking_recv().unwrap_or(Err(LedgerError::Panicked))
+    }
+
+    /// Runs a query on a pooled connection that cannot write, on a bounded number of blocking threads.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&mut Reader<'_>) -> Result<T, LedgerError> + Send + 'static,
+    ) -> Result<T, LedgerError> {
+        let pool = self.shared().pool.clone();
+        pool.read(query).await
+    }
+
+    /// The same in the caller's thread.
+    pub fn read_blocking<T>(&self, query: impl FnOnce(&mut Reader<'_>) -> Result<T, LedgerError>) -> Result<T, LedgerError> {
+        self.shared().pool.read_blocking(query)
+    }
+
+    /// The log of signals.
+    pub fn signals(&self) -> &SignalLog {
+        &self.inner.shared.signals
+    }
+
+    /// The log of what detectors claimed.
+    pub fn alerts(&self) -> &AlertLog {
+        &self.inner.shared.alerts
+    }
+
+    /// The log of committed facts.
+    pub fn events(&self) -> &EventLog {
+        &self.inner.shared.events
+    }
+
+    /// Commits the passing of time, numbered, into the signal log and the alert log.
+    pub fn tick(&self, at: Timestamp) -> impl Future<Output = Result<(), LedgerError>> + Send + use<> {
+        self.write(Priority::Bulk, move |tx| tx.tick(at))
+    }
+
+    /// How storage is doing.
+    pub fn storage(&self) -> StorageHealth {
+        self.inner.shared.storage.health()
+    }
+
+    /// Tells when storage changes its health.
+    pub fn watch_storage(&self) -> watch::Receiver<StorageHealth> {
+        self.inner.shared.storage.watch()
+    }
+
+    /// How many jobs wait for the writer: control, bulk.
+    pub fn queued(&self) -> (usize, usize) {
+        self.inner.shared.queue.lengths()
+    }
+
+    /// By how much the clock was set back behind the latest audit entry, if by more than five seconds.
+    /// Until it has caught up nothing that depends on time can be trusted.
+    pub fn clock_regression(&self) -> Option<Duration> {
+        let shared = self.shared();
+        let high_water = Timestamp::from_millis(shared.high_water.load(Ordering::Relaxed));
+        Some(high_water.since(shared.options.clock.now())).filter(|behind| *behind > CLOCK_TOLERANCE)
+    }
+
+    /// The clock that the ledger was opened with.
+    pub fn clock(&self) -> &SharedClock {
+        &self.inner.shared.options.clock
+    }
+
+    /// The actor that stands for the writer in the supervision tree.
+    pub fn audit_actor(&self) -> AuditActor {
+        AuditActor::new(self.clone())
+    }
+
+    /// Makes sure that the writer thread is there; starts it anew if it died.
+    pub(crate) fn ensure_writer(&self) -> Result<(), LedgerError> {
+        let mut thread = self.inner.thread.lock();
+        if thread.as_ref().is_some_and(|thread| !thread.is_finished()) || self.shared().storage.is_stopped() {
+            return Ok(());
+        }
+        *thread = Some(writer::restart(self.shared().clone()).map_err(|error| LedgerError::Internal(error.to_string()))?);
+        Ok(())
+    }
+
+    /// Finishes what is queued, checkpoints, marks the stop as clean and closes. Later work is refused.
+    pub async fn shut_down(&self) -> Result<(), LedgerError> {
+        self.shared().queue.close();
+        let thread = self.inner.thread.lock().take();
+        if let Some(thread) = thread {
+            tokio::task::spawn_blocking(move || thread.join())
+                .await
+                .map_err(|error| LedgerError::Internal(error.to_string()))?
+                .map_err(|_| LedgerError::Panicked)?;
+        }
+        Ok(())
+    }
+}
+
+/// What a job that is not a batch counts for in a flush.
+const JOB_BYTES: usize = 4096;
+
+/// How far the clock may be set back before it matters.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);

@@ -1,0 +1,7 @@
+//! The tables as Diesel sees them: one file for each migration directory, kept equal by a test.
+
+mod accounts;
+mod core;
+mod incidents;
+
+pub(crate) use self::{accounts::*, core::*, incidents::*};

@@ -1,0 +1,167 @@
+//! `follower_cursor`, `snapshot`, `attempt`: how far each follower has come, what it knows, and what it
+//! failed at.
+
+use diesel::prelude::*;
+use opspilot_kernel::{ids::Seq, time::Timestamp};
+
+use crate::{
+    error::LedgerError,
+    read::Reader,
+    schema::{attempt, follower_cursor, snapshot},
+    tx::{Tx, loaded, stored},
+};
+
+/// A part of what a follower knows, replaced as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Which part; the follower's own choice.
+    pub key: String,
+    /// The part. Empty bytes remove it.
+    pub blob: Vec<u8>,
+}
+
+impl Tx<'_> {
+    /// Records how far `module` has come and what it knows now. Retention waits for it only if it said
+    /// which log it follows ([`Tx::follow`], [`Tx::commit_alerts`]).
+    pub fn save_cursor(&mut self, module: &str, cursor: Seq, snapshots: Vec<Snapshot>) -> Result<(), LedgerError> {
+        self.move_cursor(module, None, cursor, snapshots)
+    }
+
+    pub(crate) fn move_cursor(
+        &mut self,
+        module: &str,
+        log: Option<&str>,
+        cursor: Seq,
+        snapshots: Vec<Snapshot>,
+    ) -> Result<(), LedgerError> {
+        let now = self.now().millis();
+        {
+            use follower_cursor::dsl as t;
+            diesel::insert_into(t::follower_cursor)
+                .values((t::module.eq(module), t::log.eq(log.unwrap_or("")), t::seq.eq(stored(cursor)?), t::live.eq(true), t::at.eq(now)))
+                .on_conflict(t::module)
+                .do_update()
+                .set((log.map(|log| t::log.eq(log)), t::seq.eq(stored(cursor)?), t::live.eq(true), t::at.eq(now)))
+                .execute(self.conn)?;
+        }
+        use snapshot::dsl as t;
+        for part in snapshots {
+            if part.blob.is_empty() {
+                diesel::delete(t::snapshot.find((module, &part.key))).execute(self.conn)?;
+            } else {
+                diesel::replace_into(t::snapshot)
+                    .values((t::module.eq(module), t::key.eq(&part.key), t::blob.eq(&part.blob)))
+                    .execute(self.conn)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Says that `module` follows `log` (`signals` or `alerts`); only then does retention wait for it.
+    pub fn follow(&mut self, module: &str, log: &str) -> Result<Seq, LedgerError> {
+        use follower_cursor::dsl as t;
+        let now = self.now().millis();
+        diesel::insert_into(t::follower_cursor)
+            .values((t::module.eq(module), t::log.eq(log), t::seq.eq(0), t::live.eq(true), t::at.eq(now)))
+            .on_conflict(t::module)
+            .do_update()
+            .set((t::log.eq(log), t::live.eq(true), t::at.eq(now)))
+            .execute(self.conn)?;
+        let seq: i64 = t::follower_cursor.find(module).select(t::seq).first(self.conn)?;
+        loaded(seq)
+    }
+
+    /// Says that `module` no longer follows: it was switched off. Its cursor stays, retention ignores it.
+    pub fn unfollow(&mut self, module: &str) -> Result<(), LedgerError> {
+        use follower_cursor::dsl as t;
+        diesel::update(t::follower_cursor.find(module)).set(t::live.eq(false)).execute(self.conn)?;
+        Ok(())
+    }
+
+    /// Forgets everything that `module` knows, so that it starts fresh at `cursor`: its rules changed.
+    pub fn forget(&mut self, module: &str, cursor: Seq) -> Result<(), LedgerError> {
+        use snapshot::dsl as t;
+        diesel::delete(t::snapshot.filter(t::module.eq(module))).execute(self.conn)?;
+        self.save_cursor(module, cursor, Vec::new())
+    }
+
+    /// Counts an attempt of `module` at `first..=last`; says how many there were, this one included.
+    pub fn count_attempt(&mut self, module: &str, first: Seq, last: Seq) -> Result<u32, LedgerError> {
+        use attempt::dsl as t;
+        let now = self.now().millis();
+        let key = (module, stored(first)?, stored(last)?);
+        diesel::insert_into(t::attempt)
+            .values((t::module.eq(key.0), t::first_seq.eq(key.1), t::last_seq.eq(key.2), t::count.eq(1), t::at.eq(now)))
+            .on_conflict((t::module, t::first_seq, t::last_seq))
+            .do_update()
+            .set((t::count.eq(t::count + 1), t::at.eq(now)))
+            .execute(self.conn)?;
+        let count: i32 = t::attempt.find(key).select(t::count).first(self.conn)?;
+        Ok(u32::try_from(count).unwrap_or(u32::MAX))
+    }
+
+    /// Forgets the attempts of `module` at what lies at or before `last`: it got past.
+    pub fn clear_attempts(&mut self, module: &str, last: Seq) -> Result<(), LedgerError> {
+        use attempt::dsl as t;
+        diesel::delete(t::attempt.filter(t::module.eq(module)).filter(t::last_seq.le(stored(last)?))).execute(self.conn)?;
+        Ok(())
+    }
+}
+
+/// The least cursor of all live followers of `log`; `None` if there is none.
+pub(crate) fn least(conn: &mut SqliteConnection, log: &str) -> Result<Option<Seq>, LedgerError> {
+    use follower_cursor::dsl as t;
+    let least: Option<i64> =
+        t::follower_cursor.filter(t::live.eq(true)).filter(t::log.eq(log)).select(diesel::dsl::min(t::seq)).first(conn)?;
+    least.map(loaded).transpose()
+}
+
+/// A follower and how far it has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CursorRow {
+    /// Which module.
+    pub module: String,
+    /// `signals` or `alerts`; empty if it never said.
+    pub log: String,
+    /// The last number it is done with.
+    pub seq: Seq,
+    /// Whether it follows at present.
+    pub live: bool,
+    /// When it last moved.
+    pub at: Timestamp,
+}
+
+impl Reader<'_> {
+    /// How far `module` has come; 0 if it never started.
+    pub fn cursor(&mut self, module: &str) -> Result<Seq, LedgerError> {
+        use follower_cursor::dsl as t;
+        let seq: Option<i64> = t::follower_cursor.find(module).select(t::seq).first(self.conn).optional()?;
+        loaded(seq.unwrap_or(0))
+    }
+
+    /// All followers.
+    pub fn cursors(&mut self) -> Result<Vec<CursorRow>, LedgerError> {
+        use follower_cursor::dsl as t;
+        let rows: Vec<(String, String, i64, bool, i64)> =
+            t::follower_cursor.select((t::module, t::log, t::seq, t::live, t::at)).order(t::module).load(self.conn)?;
+        rows.into_iter()
+            .map(|(module, log, seq, live, at)| Ok(CursorRow { module, log, seq: loaded(seq)?, live, at: Timestamp::from_millis(at) }))
+            .collect()
+    }
+
+    /// What `module` knew at its cursor.
+    pub fn snapshots(&mut self, module: &str) -> Result<Vec<Snapshot>, LedgerError> {
+        use snapshot::dsl as t;
+        let rows: Vec<(String, Vec<u8>)> =
+            t::snapshot.filter(t::module.eq(module)).order(t::key).select((t::key, t::blob)).load(self.conn)?;
+        Ok(rows.into_iter().map(|(key, blob)| Snapshot { key, blob }).collect())
+    }
+
+    /// How often `module` failed at `first..=last`.
+    pub fn attempts(&mut self, module: &str, first: Seq, last: Seq) -> Result<u32, LedgerError> {
+        use attempt::dsl as t;
+        let key = (module, stored(first)?, stored(last)?);
+        let count: Option<i32> = t::attempt.find(key).select(t::count).first(self.conn).optional()?;
+        Ok(count.and_then(|count| u32::try_from(count).ok()).unwrap_or(0))
+    }
+}

@@ -1,0 +1,24 @@
+//! One file for each table: the only SQL there is. Files add operations to [`Tx`](crate::Tx) (writing)
+//! and [`Reader`](crate::Reader) (reading).
+
+pub(crate) mod alert_log;
+pub(crate) mod alerts;
+pub(crate) mod audit;
+pub(crate) mod claims;
+pub(crate) mod cursors;
+pub(crate) mod dead_letters;
+pub(crate) mod decisions;
+pub(crate) mod events;
+pub(crate) mod idempotency;
+pub(crate) mod incidents;
+pub(crate) mod incidents_list;
+pub(crate) mod incidents_people;
+pub(crate) mod incidents_pipeline;
+pub(crate) mod incidents_rows;
+pub(crate) mod incidents_state;
+pub(crate) mod keys;
+pub(crate) mod meta;
+pub(crate) mod sessions;
+pub(crate) mod signals;
+pub(crate) mod timeline;
+pub(crate) mod users;

@@ -1,0 +1,138 @@
+//! `signal_block`: one row for each group commit of signals, or for each tick.
+
+use std::sync::Arc;
+
+use diesel::prelude::*;
+use opspilot_kernel::{
+    ids::Seq,
+    signal::{KindSet, LogEntry, SignalBlock},
+    time::Timestamp,
+};
+
+use crate::{
+    error::LedgerError,
+    frames,
+    read::Reader,
+    schema::signal_block::dsl as t,
+    tx::{loaded, stored},
+};
+
+/// A row to be written.
+#[derive(Debug)]
+pub(crate) struct NewBlock<'a> {
+    pub(crate) first: Seq,
+    pub(crate) last: Seq,
+    pub(crate) kinds: KindSet,
+    pub(crate) event_time: (Timestamp, Timestamp),
+    pub(crate) received: (Timestamp, Timestamp),
+    pub(crate) more_sources: bool,
+    pub(crate) raw_len: usize,
+    pub(crate) sources: &'a str,
+    pub(crate) filter: &'a [u8],
+    pub(crate) data: &'a [u8],
+}
+
+fn size(len: usize) -> Result<i64, LedgerError> {
+    i64::try_from(len).map_err(|_| LedgerError::out_of_range("the size of a row"))
+}
+
+pub(crate) fn insert(conn: &mut SqliteConnection, block: &NewBlock<'_>) -> Result<(), LedgerError> {
+    let count = i32::try_from(block.last + 1 - block.first).map_err(|_| LedgerError::out_of_range("the number of signals"))?;
+    diesel::insert_into(t::signal_block)
+        .values((
+            t::first_seq.eq(stored(block.first)?),
+            t::last_seq.eq(stored(block.last)?),
+            t::count.eq(count),
+            t::kinds.eq(i32::from(block.kinds.bits())),
+            t::at_min.eq(block.event_time.0.millis()),
+            t::at_max.eq(block.event_time.1.millis()),
+            t::received_min.eq(block.received.0.millis()),
+            t::received_max.eq(block.received.1.millis()),
+            t::more_sources.eq(block.more_sources),
+            t::raw_len.eq(size(block.raw_len)?),
+            t::stored_len.eq(size(block.data.len() + block.filter.len() + block.sources.len() + 64)?),
+            t::sources.eq(block.sources),
+            t::filter.eq(block.filter),
+            t::data.eq(block.data),
+        ))
+        .execute(conn)?;
+    Ok(())
+}
+
+pub(crate) fn insert_tick(conn: &mut SqliteConnection, seq: Seq, at: Timestamp) -> Result<(), LedgerError> {
+    let none: &[u8] = &[];
+    let (seq, at) = (stored(seq)?, at.millis());
+    diesel::insert_into(t::signal_block)
+        .values((
+            t::first_seq.eq(seq),
+            t::last_seq.eq(seq),
+            t::count.eq(0),
+            t::kinds.eq(0),
+            t::at_min.eq(at),
+            t::at_max.eq(at),
+            t::received_min.eq(at),
+            t::received_max.eq(at),
+            t::more_sources.eq(false),
+            t::raw_len.eq(0),
+            t::stored_len.eq(64),
+            t::sources.eq("[]"),
+            t::filter.eq(none),
+            t::data.eq(none),
+        ))
+        .execute(conn)?;
+    Ok(())
+}
+
+/// The last number given out.
+pub(crate) fn head(conn: &mut SqliteConnection) -> Result<Seq, LedgerError> {
+    let newest: Option<i64> = t::signal_block.select(t::last_seq).order(t::first_seq.desc()).first(conn).optional()?;
+    loaded(newest.unwrap_or(0))
+}
+
+/// What a follower reads of a row.
+type EntryRow = (i64, i64, i32, i32, i64, i64, Vec<u8>);
+
+pub(crate) fn entry(row: EntryRow) -> Result<(LogEntry, usize), LedgerError> {
+    let (first, last, count, kinds, received_max, raw_len, data) = row;
+    let (first_seq, last_seq) = (loaded(first)?, loaded(last)?);
+    let received_at = Timestamp::from_millis(received_max);
+    if count == 0 {
+        return Ok((LogEntry::Tick { seq: last_seq, at: received_at }, 64));
+    }
+    let raw_len = usize::try_from(raw_len).map_err(|_| LedgerError::Damaged("a negative size".to_owned()))?;
+    let pieces = frames::decompress(&data, raw_len)?;
+    let kinds = KindSet::from_bits(u8::try_from(kinds).unwrap_or(0));
+    Ok((LogEntry::Batch(Arc::new(SignalBlock { first_seq, last_seq, received_at, kinds, pieces })), raw_len))
+}
+
+impl Reader<'_> {
+    /// Entries that reach behind `after`, in order: at least one if there is one, up to `max_bytes`.
+    pub(crate) fn signal_entries(&mut self, after: Seq, max_bytes: usize) -> Result<Vec<LogEntry>, LedgerError> {
+        let after = stored(after)?;
+        // the row that holds `after` starts at or before it; rows are found by their first number
+        let holding: Option<i64> = t::signal_block
+            .filter(t::first_seq.le(after))
+            .order(t::first_seq.desc())
+            .select((t::first_seq, t::last_seq))
+            .first::<(i64, i64)>(self.conn)
+            .optional()?
+            .filter(|(_, last)| *last > after)
+            .map(|(first, _)| first);
+        let mut from = holding.unwrap_or(after.saturating_add(1));
+        let (mut entries, mut bytes) = (Vec::new(), 0_usize);
+        while bytes < max_bytes || entries.is_empty() {
+            let row: Option<EntryRow> = t::signal_block
+                .filter(t::first_seq.ge(from))
+                .order(t::first_seq)
+                .select((t::first_seq, t::last_seq, t::count, t::kinds, t::received_max, t::raw_len, t::data))
+                .first(self.conn)
+                .optional()?;
+            let Some(row) = row else { break };
+            from = row.1.saturating_add(1);
+            let (entry, size) = entry(row)?;
+            bytes = bytes.saturating_add(size);
+            entries.push(entry);
+        }
+        Ok(entries)
+    }
+}

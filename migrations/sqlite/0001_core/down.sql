@@ -1,0 +1,13 @@
+DROP TABLE meta;
+DROP TABLE denied;
+DROP TABLE audit_head;
+DROP TABLE audit_payload;
+DROP TABLE audit_leaf;
+DROP TABLE dead_letter;
+DROP TABLE attempt;
+DROP TABLE snapshot;
+DROP TABLE follower_cursor;
+DROP TABLE event;
+DROP TABLE alert_log;
+DROP TABLE claim;
+DROP TABLE signal_block;
