@@ -21,7 +21,8 @@ use super::{AppendJob, Job, Task, WriterState};
 use crate::{
     batch::{Claim, SignalBatch, Sources},
     error::{FailureReason, LedgerError, StorageFailure},
-    failpoint, frames,
+    failpoint::failpoint,
+    frames,
     ledger::Appended,
     tables::{
         audit,

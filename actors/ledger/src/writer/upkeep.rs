@@ -14,7 +14,7 @@ use slog::warn;
 use super::WriterState;
 use crate::{
     error::{FailureReason, LedgerError, StorageFailure},
-    failpoint,
+    failpoint::failpoint,
     ledger::Limits,
     tables::{
         audit::{self, AuditEntry, Object},
