@@ -3,12 +3,7 @@
 //! actix counts a mailbox's bound per *sender*: every clone of an `Addr` brings one more slot, and
 //! `Addr::send().await` makes such a clone when the mailbox is full. So a handle keeps one sender for all its clones.
 
-use std::{
-    collections::VecDeque,
-    fmt,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
 
 use actix::{
     Actor, Context, Handler, Message, Recipient,

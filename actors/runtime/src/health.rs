@@ -79,17 +79,16 @@ pub struct HealthMetrics {
 }
 
 impl HealthMetrics {
-    /// Registers the metrics.
-    pub fn register(registry: &Registry) -> Result<HealthMetrics, prometheus::Error> {
+    /// Registers the metrics. Queues are shown in `queue`, the gauge `opspilot_queue_depth` that the ledger
+    /// registered ([`opspilot_ledger::Ledger::queue_gauge`]).
+    pub fn register(registry: &Registry, queue: IntGaugeVec) -> Result<HealthMetrics, prometheus::Error> {
         let up = IntGaugeVec::new(Opts::new("opspilot_module_up", "1 while the module works, also with a loss; 0 otherwise"), &["module"])?;
         let restarts = Opts::new("opspilot_module_restarts_total", "Restarts of the module's actors since the process started");
         let restarts = IntCounterVec::new(restarts, &["module", "cause"])?;
-        let queue = IntGaugeVec::new(Opts::new("opspilot_actor_queue_depth", "Work that waits, as the actor reports it"), &["queue"])?;
         let abandoned = Opts::new("opspilot_module_abandoned_threads", "Threads that are blocked for good and were replaced");
         let abandoned = IntGaugeVec::new(abandoned, &["module"])?;
         registry.register(Box::new(up.clone()))?;
         registry.register(Box::new(restarts.clone()))?;
-        registry.register(Box::new(queue.clone()))?;
         registry.register(Box::new(abandoned.clone()))?;
         Ok(HealthMetrics { up, restarts, queue, abandoned })
     }
@@ -214,9 +213,8 @@ impl Health {
             return (Overall::Unhealthy, format!("{id} failed"));
         }
         let troubled = modules.iter().find(|module| !matches!(module.status, ModuleStatus::Healthy | ModuleStatus::Disabled));
-        troubled.map_or((Overall::Healthy, String::new()), |module| {
-            (Overall::Degraded, format!("{} is {}", module.id, module.status.as_str()))
-        })
+        troubled
+            .map_or((Overall::Healthy, String::new()), |module| (Overall::Degraded, format!("{} is {}", module.id, module.status.as_str())))
     }
 
     /// The next thing the ledger should be told; waits for one. Taken things are gone: tell them, or put a change
@@ -339,12 +337,7 @@ impl Health {
 
     fn module<'a>(&self, state: &'a mut State, name: &'static str) -> &'a mut Module {
         let since = self.inner.clock.now();
-        state.modules.entry(name).or_insert_with(|| Module {
-            status: ModuleStatus::Healthy,
-            since,
-            detail: String::new(),
-            imposed: None,
-        })
+        state.modules.entry(name).or_insert_with(|| Module { status: ModuleStatus::Healthy, since, detail: String::new(), imposed: None })
     }
 
     /// Works out a module's status anew; remembers a change.

@@ -11,22 +11,37 @@
 //! it from the ledger. Everything else about failure is here.
 
 mod accounting;
+mod attempts;
 mod cell;
+mod config;
+mod consumer;
 mod failpoint;
+mod follower;
 mod handle;
 mod health;
+mod module;
 mod monitor;
 mod panics;
 mod policy;
+mod reporter;
+mod router;
 mod spec;
 mod supervising;
 mod supervisor;
+mod ticker;
 
 pub use accounting::{Tally, TallyCounts};
+pub use attempts::{Attempt, AttemptBook};
 pub use cell::{Cause, Lease, Phase};
+pub use consumer::{Committed, Consumer, Entries, RestoreError};
+pub use follower::{Follower, FollowerOptions, FollowerStatus, Reconfigure, Requeue, RequeueError, Status, follow};
 pub use handle::{AskError, Handle, Inlet, TellError};
 pub use health::{Health, HealthMetrics, Overall, Report};
+pub use module::{Applied, Entry, Module, ModuleContext, ModuleError, ModuleSpec, StartError};
 pub use panics::install_panic_hook;
 pub use policy::{Policy, Verdict};
+pub use reporter::HealthReporter;
+pub use router::{Deliver, EventKinds, EventRouter, EventRouterHandle, Lane, LaneCounts, LaneGuard, Overflow};
 pub use spec::{Backoff, ChildSpec, Escalation, HeartbeatPolicy, Intensity, Placement, Restart};
 pub use supervisor::{Exit, ExitHook, ExitReason, Stopped, Supervisable, Supervisor, SupervisorOptions};
+pub use ticker::{Ticker, TickerActor};

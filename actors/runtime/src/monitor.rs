@@ -94,7 +94,10 @@ where
                     }
                 };
                 let failed = async {
-                    standing.wait_for(|now| now.instance != before.instance || !matches!(now.phase, Phase::Starting | Phase::Running)).await.is_ok()
+                    standing
+                        .wait_for(|now| now.instance != before.instance || !matches!(now.phase, Phase::Starting | Phase::Running))
+                        .await
+                        .is_ok()
                 };
                 let overdue = async {
                     tokio::time::sleep(policy.degraded).await;

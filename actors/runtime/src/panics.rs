@@ -29,7 +29,8 @@ pub(crate) fn message(payload: &(dyn Any + Send)) -> String {
 pub fn install_panic_hook(log: slog::Logger) {
     std::panic::set_hook(Box::new(move |info: &PanicHookInfo<'_>| {
         let place = info.location().map_or_else(String::new, |at| format!("{}:{}", at.file(), at.line()));
-        let text = info.payload().downcast_ref::<&'static str>().copied().or_else(|| info.payload().downcast_ref::<String>().map(String::as_str));
+        let text =
+            info.payload().downcast_ref::<&'static str>().copied().or_else(|| info.payload().downcast_ref::<String>().map(String::as_str));
         let text: String = text.unwrap_or("a panic without a message").chars().take(200).collect();
         let actor = ACTOR.try_with(Cell::get).ok().flatten().unwrap_or("none");
         slog::error!(log, "panic"; "actor" => actor, "message" => text, "place" => place);

@@ -30,13 +30,8 @@ pub struct Backoff {
 
 impl Backoff {
     /// 100 ms, doubled up to 30 s, ±20 %, reset after a healthy minute.
-    pub const DEFAULT: Backoff = Backoff {
-        first: Duration::from_millis(100),
-        factor: 2,
-        max: Duration::from_secs(30),
-        jitter: 0.2,
-        reset: Duration::from_secs(60),
-    };
+    pub const DEFAULT: Backoff =
+        Backoff { first: Duration::from_millis(100), factor: 2, max: Duration::from_secs(30), jitter: 0.2, reset: Duration::from_secs(60) };
 
     /// The wait before restart number `attempt` (the first is 0), without jitter.
     pub fn nominal(&self, attempt: u32) -> Duration {
