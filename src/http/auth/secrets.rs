@@ -1,0 +1,253 @@
+//! The keys that prove sessions, and what is derived from them.
+//!
+//! One Ed25519 key signs session tokens and nothing else. It lies in
+//! `<data>/keys/session.key`, mode 0600; a file that others may read stops the start.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use ed25519_dalek::{SigningKey, pkcs8::EncodePrivateKey as _};
+use hmac::{Hmac, Mac as _};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use opspilot_kernel::{ids::SessionId, time::Timestamp};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+const TYPE: &str = "opspilot-session+jwt";
+const ISSUER: &str = "opspilot";
+const AUDIENCE: &str = "opspilot-session";
+/// No token of ours comes near this; longer ones are not looked at.
+const MAX_TOKEN: usize = 2048;
+
+/// Why the keys cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// The file cannot be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Others than the service may read it.
+    #[error("{0}: others may read or write this key; make it mode 0600, owned by the user the service runs as")]
+    Exposed(PathBuf),
+    /// It is no key.
+    #[error("{0}: not a session key; remove the file to have a new one made, which ends all sessions")]
+    Unusable(PathBuf),
+}
+
+/// What a session token says. The session's row decides; this only names it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Claims {
+    iss: String,
+    aud: String,
+    sub: String,
+    sid: SessionId,
+    iat: i64,
+    exp: i64,
+}
+
+/// Signs and checks session tokens.
+pub struct Secrets {
+    encoding: EncodingKey,
+    decoding: DecodingKey,
+    kid: String,
+    seed: [u8; 32],
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Secrets({})", self.kid)
+    }
+}
+
+impl Secrets {
+    /// Reads the key in the data directory `dir`, or makes one.
+    pub fn open(dir: &Path) -> Result<Secrets, KeyError> {
+        let keys = dir.join("keys");
+        let path = keys.join("session.key");
+        let io_at = |path: &Path| {
+            let path = path.to_owned();
+            move |source| KeyError::Io { path, source }
+        };
+        match fs::DirBuilder::new().mode(0o700).create(&keys) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(io_at(&keys)(error)),
+            _ => {}
+        }
+        let seed = match read_seed(&path)? {
+            Some(seed) => seed,
+            None => {
+                let seed: [u8; 32] = rand::random();
+                write_seed(&keys, &path, &seed).map_err(io_at(&path))?;
+                seed
+            }
+        };
+        Secrets::from_seed(seed).ok_or(KeyError::Unusable(path))
+    }
+
+    fn from_seed(seed: [u8; 32]) -> Option<Secrets> {
+        let key = SigningKey::from_bytes(&seed);
+        let der = key.to_pkcs8_der().ok()?;
+        let public = key.verifying_key().to_bytes();
+        let kid = hex::encode(Sha256::digest(public).get(..8)?);
+        let encoding = EncodingKey::from_ed_der(der.as_bytes());
+        Some(Secrets { encoding, decoding: DecodingKey::from_ed_der(&public), kid, seed })
+    }
+
+    /// A token that names the session.
+    pub fn sign(&self, user: &str, session: &SessionId, at: Timestamp, expires: Timestamp) -> Option<String> {
+        let mut header = Header::new(Algorithm::EdDSA);
+        header.typ = Some(TYPE.to_owned());
+        header.kid = Some(self.kid.clone());
+        let claims = Claims {
+            iss: ISSUER.to_owned(),
+            aud: AUDIENCE.to_owned(),
+            sub: user.to_owned(),
+            sid: session.clone(),
+            iat: at.seconds(),
+            exp: expires.seconds(),
+        };
+        jsonwebtoken::encode(&header, &claims, &self.encoding).ok()
+    }
+
+    /// The session that a token names, if the token is ours and still valid at `now`.
+    pub fn verify(&self, token: &str, now: Timestamp) -> Option<SessionId> {
+        if token.len() > MAX_TOKEN {
+            return None;
+        }
+        let header = jsonwebtoken::decode_header(token).ok()?;
+        if header.alg != Algorithm::EdDSA || header.typ.as_deref() != Some(TYPE) || header.kid.as_deref() != Some(&self.kid) {
+            return None;
+        }
+        let mut rules = Validation::new(Algorithm::EdDSA);
+        rules.set_issuer(&[ISSUER]);
+        rules.set_audience(&[AUDIENCE]);
+        rules.set_required_spec_claims(&["iss", "aud", "sub", "exp"]);
+        // time is checked below, by the injected clock
+        rules.validate_exp = false;
+        rules.validate_nbf = false;
+        let claims = jsonwebtoken::decode::<Claims>(token, &self.decoding, &rules).ok()?.claims;
+        (now.seconds() < claims.exp && claims.iat <= now.seconds() + 2).then_some(claims.sid)
+    }
+
+    /// A keyed hash of `data` that is good for `purpose` only.
+    pub fn keyed(&self, purpose: &str, data: &[u8]) -> [u8; 32] {
+        let key = mac(&self.seed, &[b"opspilot ", purpose.as_bytes()]);
+        mac(&key, &[data])
+    }
+
+    /// What a browser session sends with unsafe methods to show that our own page sent them.
+    pub fn csrf_token(&self, session: &SessionId) -> String {
+        URL_SAFE_NO_PAD.encode(self.keyed("csrf", session.as_str().as_bytes()))
+    }
+}
+
+fn mac(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
+    match Hmac::<Sha256>::new_from_slice(key) {
+        Ok(mut mac) => {
+            for part in parts {
+                mac.update(part);
+            }
+            mac.finalize().into_bytes().into()
+        }
+        // HMAC takes keys of any length; were that ever to change, nothing would verify
+        Err(_) => rand::random(),
+    }
+}
+
+fn read_seed(path: &Path) -> Result<Option<[u8; 32]>, KeyError> {
+    let io = |source| KeyError::Io { path: path.to_owned(), source };
+    let mut file = match OpenOptions::new().read(true).custom_flags(nofollow()).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io(error)),
+    };
+    let about = file.metadata().map_err(io)?;
+    if !about.is_file() || about.mode() & 0o077 != 0 || about.uid() != rustix::process::geteuid().as_raw() {
+        return Err(KeyError::Exposed(path.to_owned()));
+    }
+    let mut text = String::new();
+    Read::by_ref(&mut file).take(1024).read_to_string(&mut text).map_err(io)?;
+    let seed = URL_SAFE_NO_PAD.decode(text.trim()).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+    seed.map(Some).ok_or_else(|| KeyError::Unusable(path.to_owned()))
+}
+
+fn nofollow() -> i32 {
+    i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or(0)
+}
+
+fn write_seed(dir: &Path, path: &Path, seed: &[u8; 32]) -> io::Result<()> {
+    // written aside and renamed, so that a crash leaves no half key
+    let aside = dir.join("session.key.new");
+    match fs::remove_file(&aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
+    writeln!(file, "{}", URL_SAFE_NO_PAD.encode(seed))?;
+    file.sync_all()?;
+    fs::rename(&aside, path)?;
+    fs::File::open(dir)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_millis(seconds * 1000)
+    }
+
+    #[test]
+    fn the_key_survives_a_restart_and_is_for_the_owner_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Secrets::open(dir.path()).unwrap();
+        let file = dir.path().join("keys/session.key");
+        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
+        let session = SessionId::random();
+        let token = first.sign("ada", &session, at(100), at(200)).unwrap();
+        let again = Secrets::open(dir.path()).unwrap();
+        assert_eq!(again.verify(&token, at(150)), Some(session));
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(matches!(Secrets::open(dir.path()), Err(KeyError::Exposed(_))));
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(&file, "nonsense").unwrap();
+        assert!(matches!(Secrets::open(dir.path()), Err(KeyError::Unusable(_))));
+    }
+
+    #[test]
+    fn only_a_valid_token_of_ours_is_taken() {
+        let ours = Secrets::from_seed([1; 32]).unwrap();
+        let theirs = Secrets::from_seed([2; 32]).unwrap();
+        let session = SessionId::random();
+        let token = ours.sign("ada", &session, at(100), at(200)).unwrap();
+        assert_eq!(ours.verify(&token, at(199)), Some(session.clone()));
+        assert_eq!(ours.verify(&token, at(200)), None, "expired, without leeway");
+        assert_eq!(ours.verify(&token, at(90)), None, "from the future");
+        assert_eq!(theirs.verify(&token, at(150)), None, "another key");
+        let parts: Vec<&str> = token.split('.').collect();
+        let none = format!("{}.{}.", URL_SAFE_NO_PAD.encode(r#"{"alg":"none","typ":"JWT"}"#), parts[1]);
+        let hs256 = format!("{}.{}.{}", URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"HS256","typ":"{TYPE}","kid":"{}"}}"#, ours.kid)), parts[1], parts[2]);
+        let retyped = format!("{}.{}.{}", URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"EdDSA","typ":"JWT","kid":"{}"}}"#, ours.kid)), parts[1], parts[2]);
+        for bad in ["", "a.b.c", none.as_str(), hs256.as_str(), retyped.as_str(), &token[..token.len() - 4], &"a".repeat(5000)] {
+            assert_eq!(ours.verify(bad, at(150)), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn purposes_do_not_mix() {
+        let secrets = Secrets::from_seed([1; 32]).unwrap();
+        assert_ne!(secrets.keyed("csrf", b"x"), secrets.keyed("idempotency", b"x"));
+    }
+}

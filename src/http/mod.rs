@@ -1,0 +1,151 @@
+//! The API over HTTP.
+//!
+//! Every route is in the table below: its path, methods, who may call it, and
+//! the handler. From this one table come the server's routing, the API document
+//! (with the role as `x-required-role`), and the test that tries every operation
+//! with every role. A new endpoint is a handler in `http/<resource>.rs` with
+//! `#[utoipa::path]` and a [`guard::Guard`] first in its signature, and a line here.
+
+mod api_keys;
+mod audit;
+pub mod auth;
+pub mod body;
+mod docs;
+pub mod error;
+pub mod guard;
+mod health;
+pub mod idempotency;
+pub mod limits;
+mod metrics;
+mod modules;
+pub mod origins;
+mod server;
+pub mod settings;
+pub mod shell;
+pub mod state;
+pub mod strict;
+pub mod tickets;
+mod users;
+
+use actix_web::{
+    HttpRequest,
+    http::StatusCode,
+    web::{self, ServiceConfig},
+};
+use opspilot_kernel::error::ErrorKind;
+use utoipa::OpenApi as _;
+
+pub use self::{
+    server::{ServeError, Server, serve},
+    state::{AppState, Deps},
+};
+
+/// One operation of the API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Operation {
+    /// The path, as a pattern.
+    pub path: &'static str,
+    /// The method, in lower case.
+    pub method: &'static str,
+    /// Who may call it: `public`, `any` (who is logged in), `integrator` (who may send signals), `viewer`, `operator`, `admin`.
+    pub role: &'static str,
+}
+
+macro_rules! routes {
+    ($($path:literal => { $($method:ident: $role:ident $($handler:ident)::+),+ $(,)? };)*) => {
+        fn mount(config: &mut ServiceConfig) {
+            $(config.service(
+                web::resource($path)
+                    $(.route(web::$method().to($($handler)::+)))+
+                    .default_service(web::route().to(wrong_method)),
+            );)*
+        }
+
+        /// Every operation.
+        pub const OPERATIONS: &[Operation] =
+            &[$($(Operation { path: $path, method: stringify!($method), role: stringify!($role) }),+),*];
+
+        #[derive(utoipa::OpenApi)]
+        #[openapi(paths($($($($handler)::+),+),*))]
+        struct Document;
+    };
+}
+
+routes! {
+    // the page and the API document
+    "/" => { get: public docs::page };
+    "/page.css" => { get: public docs::style };
+    "/api/openapi.json" => { get: public docs::openapi };
+
+    // accounts
+    "/api/auth/login" => { post: public auth::routes::login };
+    "/api/auth/logout" => { post: any auth::routes::logout };
+    "/api/auth/me" => { get: viewer auth::routes::me };
+    "/api/auth/ws-ticket" => { post: viewer auth::routes::ws_ticket };
+    "/api/users" => { get: admin users::list, post: admin users::create };
+    "/api/users/{name}" => { patch: admin users::change };
+    "/api/api-keys" => { get: operator api_keys::list, post: operator api_keys::create };
+    "/api/api-keys/{id}" => { delete: operator api_keys::revoke };
+
+    // who did what, and what was set aside
+    "/api/audit" => { get: viewer audit::list };
+    "/api/dead-letters" => { get: viewer audit::dead_letters };
+    "/api/dead-letters/{id}/requeue" => { post: operator audit::requeue };
+
+    // how the service is
+    "/api/livez" => { get: public health::livez };
+    "/api/readyz" => { get: public health::readyz };
+    "/api/health" => { get: public health::health };
+    "/api/metrics" => { get: viewer metrics::get };
+    "/api/modules" => { get: viewer modules::list };
+    "/api/modules/{id}/restart" => { post: admin modules::restart };
+    "/api/modules/{id}/enable" => { post: admin modules::enable };
+    "/api/modules/{id}/disable" => { post: admin modules::disable };
+    "/api/config/reload" => { post: admin modules::reload };
+}
+
+/// The path is there, the method is not.
+async fn wrong_method(request: HttpRequest) -> error::ApiError {
+    let pattern = request.match_pattern().unwrap_or_default();
+    let methods: Vec<String> =
+        OPERATIONS.iter().filter(|operation| operation.path == pattern).map(|operation| operation.method.to_uppercase()).collect();
+    let methods = methods.join(", ");
+    error::ApiError::with_status(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", format!("this takes {methods}")).allow(methods)
+}
+
+/// The path is not there.
+async fn nowhere() -> error::ApiError {
+    error::ApiError::new(ErrorKind::NotFound, "not_found", "there is nothing at this path; GET /api/openapi.json names what there is")
+}
+
+/// The routes, for an `actix_web::App`.
+pub(crate) fn configure(config: &mut ServiceConfig) {
+    mount(config);
+    docs::viewer(config);
+    config.default_service(web::route().to(nowhere));
+}
+
+/// The API document, with the role that each operation needs.
+pub fn document() -> utoipa::openapi::OpenApi {
+    let mut document = Document::openapi();
+    document.info.title = "OpsPilot".to_owned();
+    for operation in OPERATIONS {
+        if let Some(found) = document.paths.paths.get_mut(operation.path).and_then(|path| operation_of(path, operation.method)) {
+            let role = utoipa::openapi::extensions::ExtensionsBuilder::new().add("x-required-role", operation.role).build();
+            found.extensions.get_or_insert_default().merge(role);
+        }
+    }
+    document
+}
+
+fn operation_of<'a>(path: &'a mut utoipa::openapi::PathItem, method: &str) -> Option<&'a mut utoipa::openapi::path::Operation> {
+    match method {
+        "get" => path.get.as_mut(),
+        "post" => path.post.as_mut(),
+        "put" => path.put.as_mut(),
+        "patch" => path.patch.as_mut(),
+        "delete" => path.delete.as_mut(),
+        _ => None,
+    }
+}
+

@@ -1,0 +1,303 @@
+//! What every request passes on its way in, and every answer on its way out.
+//!
+//! In: a request id, bounds on the head, where it came from, who sent it, its
+//! rate limit, proof against forgery for cookie sessions. Out: errors as
+//! problems, security headers, rate headers, metrics, the log.
+
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use actix_web::{
+    Error, HttpMessage, HttpRequest, HttpResponse,
+    body::{BoxBody, MessageBody},
+    dev::{ServiceRequest, ServiceResponse},
+    http::{
+        Method, StatusCode, Version,
+        header::{self, HeaderMap, HeaderName, HeaderValue},
+    },
+    middleware::Next,
+    web,
+};
+use futures_util::FutureExt as _;
+use opspilot_kernel::{error::ErrorKind, principal::Actor};
+use opspilot_ledger::Priority;
+use subtle::ConstantTimeEq as _;
+
+use super::{
+    error::ApiError,
+    guard::{Principal, Via},
+    limits::{self, Class, Client, Origin, Standing},
+    origins,
+    state::AppState,
+};
+
+/// The longest request target.
+const MAX_TARGET: usize = 4096;
+/// The most bytes that the headers of a request may have.
+const MAX_HEADERS: usize = 16 << 10;
+/// The header that shows that our own page sent a request with a cookie.
+pub const CSRF_HEADER: &str = "x-csrf-token";
+
+const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; \
+                   form-action 'self'; frame-ancestors 'none'; require-trusted-types-for 'script'";
+/// The viewer of the API document writes styles and markup as it goes.
+const CSP_DOCS: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; \
+                        base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+
+/// Names a request, in its answer and in the log.
+#[derive(Debug, Clone)]
+pub struct RequestId(pub Arc<str>);
+
+impl RequestId {
+    /// The id of the request that is being handled.
+    pub fn of(request: &HttpRequest) -> RequestId {
+        request.extensions().get::<RequestId>().cloned().unwrap_or_else(|| RequestId("".into()))
+    }
+}
+
+/// Numbers requests under a random start, so that ids neither repeat over restarts nor tell how many there were.
+#[derive(Debug)]
+pub struct RequestIds(AtomicU64);
+
+impl Default for RequestIds {
+    fn default() -> RequestIds {
+        RequestIds(AtomicU64::new(rand::random()))
+    }
+}
+
+impl RequestIds {
+    fn next(&self) -> RequestId {
+        // an odd factor permutes the numbers, so that neighbours do not look alike
+        let number = self.0.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        RequestId(format!("{number:016x}").into())
+    }
+}
+
+/// The middleware around everything.
+pub async fn shell<B: MessageBody + 'static>(request: ServiceRequest, next: Next<B>) -> Result<ServiceResponse<BoxBody>, Error> {
+    let Some(state) = request.app_data::<web::Data<AppState>>().cloned() else {
+        return Err(ApiError::internal("the server was built without its state").into());
+    };
+    let started = state.clock.elapsed();
+    let id = state.request_ids.next();
+    let docs = request.path().starts_with("/api/docs/");
+    request.extensions_mut().insert(id.clone());
+    let mut passed = Passed::default();
+    let mut answer = match enter(&state, &request, &mut passed).await {
+        Err(error) => {
+            let answer = error.render(&id.0);
+            note(&state, &id, &request, &error);
+            request.into_response(answer)
+        }
+        Ok(()) => {
+            let head = request.request().clone();
+            match AssertUnwindSafe(next.call(request)).catch_unwind().await {
+                Ok(Ok(answer)) => finish(&state, &id, answer.map_into_boxed_body()),
+                Ok(Err(error)) => {
+                    let error_answer = problem_of(&state, &id, &head, &error);
+                    ServiceResponse::new(head, error_answer)
+                }
+                Err(_) => {
+                    // the panic hook has logged where; the worker and everybody else go on
+                    let error = ApiError::internal("the handler panicked");
+                    slog::error!(state.log, "a handler panicked"; "request.id" => &*id.0, "path" => head.path());
+                    ServiceResponse::new(head, error.render(&id.0))
+                }
+            }
+        }
+    };
+    let tls = passed.origin.is_some_and(|origin| origin.tls);
+    decorate(answer.headers_mut(), passed.standing, &id, tls, docs);
+    refused(&state, &answer, &passed);
+    state.metrics.answered(&answer, state.clock.elapsed().saturating_sub(started));
+    Ok(answer)
+}
+
+/// What was found out on the way in.
+#[derive(Default)]
+struct Passed {
+    origin: Option<Origin>,
+    principal: Option<Arc<Principal>>,
+    standing: Option<Standing>,
+    presented: bool,
+}
+
+async fn enter(state: &AppState, request: &ServiceRequest, passed: &mut Passed) -> Result<(), ApiError> {
+    check_head(request)?;
+    let origin = limits::origin_of(request, &state.settings.trusted_proxies, state.settings.tls);
+    passed.origin = Some(origin);
+    request.extensions_mut().insert(origin);
+
+    let class = Class::of(request.method(), request.path());
+    let public = class == Class::Exempt && request.path() != "/api/metrics";
+    let principal = if public { None } else { state.auth.identify(request.headers()).await? };
+    passed.presented = has_credential(request.headers());
+    let client = if class == Class::Login { Client::address(origin.address) } else { Client::of(principal.as_deref(), origin.address) };
+    let standing = state.limiter.take(client, class, principal.as_ref().map(|principal| principal.role));
+    passed.standing = Some(match standing {
+        Ok(standing) | Err(standing) => standing,
+    });
+    if let Err(standing) = standing {
+        let detail = format!("more than {} requests a minute", standing.limit);
+        return Err(ApiError::new(ErrorKind::Busy, "rate_limited", detail).retry_after(standing.retry_after));
+    }
+    check_forgery(state, request, principal.as_deref(), origin.tls, class)?;
+    if let Some(principal) = principal {
+        passed.principal = Some(Arc::clone(&principal));
+        request.extensions_mut().insert(principal);
+    }
+    Ok(())
+}
+
+/// Refuses heads that two parties could read differently, or that are too large.
+fn check_head(request: &ServiceRequest) -> Result<(), ApiError> {
+    let bad = |code, detail| Err(ApiError::new(ErrorKind::Malformed, code, detail).and_close());
+    let target = request.uri();
+    if target.path_and_query().is_some_and(|target| target.as_str().len() > MAX_TARGET) {
+        let detail = format!("the request target is longer than {MAX_TARGET} bytes");
+        return Err(ApiError::with_status(StatusCode::URI_TOO_LONG, "target_too_long", detail).and_close());
+    }
+    let bytes: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if bytes > MAX_HEADERS {
+        return bad("headers_too_large", "the headers are larger than 16 KiB");
+    }
+    if request.version() < Version::HTTP_2 {
+        if target.scheme().is_some() || target.authority().is_some() || !target.path().starts_with('/') {
+            return bad("bad_target", "the request target must be a path");
+        }
+        let hosts = request.headers().get_all(header::HOST).count();
+        if hosts != 1 && !(hosts == 0 && request.version() < Version::HTTP_11) {
+            return bad("bad_host", "a request names exactly one host");
+        }
+        if request.version() < Version::HTTP_11 && request.headers().contains_key(header::TRANSFER_ENCODING) {
+            return bad("bad_transfer_encoding", "HTTP/1.0 knows no transfer encoding");
+        }
+    }
+    Ok(())
+}
+
+fn has_credential(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::AUTHORIZATION) || headers.contains_key("x-api-key")
+}
+
+/// A browser sends a cookie along with what any page asks of it; what changes something must show that our page asked.
+fn check_forgery(state: &AppState, request: &ServiceRequest, principal: Option<&Principal>, tls: bool, class: Class) -> Result<(), ApiError> {
+    if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
+        return Ok(());
+    }
+    let headers = request.headers();
+    let foreign = || ApiError::new(ErrorKind::Forbidden, "foreign_origin", "a browser may send this only from this service's own page");
+    if class == Class::Login && headers.contains_key(header::ORIGIN) && !origins::is_own(headers, &state.settings, tls) {
+        return Err(foreign());
+    }
+    let Some(Principal { via: Via::Cookie(session), .. }) = principal else { return Ok(()) };
+    if class == Class::Login {
+        // whoever logs in proves who they are anew
+        return Ok(());
+    }
+    if !origins::is_own(headers, &state.settings, tls) {
+        return Err(foreign());
+    }
+    let expected = state.auth.secrets().csrf_token(session);
+    let given = headers.get(CSRF_HEADER).map(HeaderValue::as_bytes).unwrap_or_default();
+    if bool::from(given.ct_eq(expected.as_bytes())) {
+        Ok(())
+    } else {
+        let detail = "send the csrf_token of your session in the header X-CSRF-Token";
+        Err(ApiError::new(ErrorKind::Forbidden, "csrf", detail))
+    }
+}
+
+/// Gives errors that a handler returned their final form.
+fn finish(state: &AppState, id: &RequestId, answer: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
+    let Some(error) = answer.response().error() else { return answer };
+    let problem = problem_of(state, id, answer.request(), error);
+    let (request, _) = answer.into_parts();
+    ServiceResponse::new(request, problem)
+}
+
+fn problem_of(state: &AppState, id: &RequestId, request: &HttpRequest, error: &Error) -> HttpResponse {
+    if let Some(error) = error.as_error::<ApiError>() {
+        log_cause(state, id, request.path(), error);
+        return error.render(&id.0);
+    }
+    let status = error.as_response_error().status_code();
+    let problem = if status.is_server_error() {
+        ApiError::internal(error)
+    } else {
+        ApiError::with_status(status, "malformed", "the request is not understood")
+    };
+    log_cause(state, id, request.path(), &problem);
+    problem.render(&id.0)
+}
+
+fn note(state: &AppState, id: &RequestId, request: &ServiceRequest, error: &ApiError) {
+    log_cause(state, id, request.path(), error);
+}
+
+fn log_cause(state: &AppState, id: &RequestId, path: &str, error: &ApiError) {
+    if let Some(cause) = error.cause() {
+        slog::error!(state.log, "a request failed"; "request.id" => &*id.0, "path" => path, "code" => error.code(), "cause" => cause);
+    }
+}
+
+fn decorate(headers: &mut HeaderMap, standing: Option<Standing>, id: &RequestId, tls: bool, docs: bool) {
+    let mut set = |name: &'static str, value: &str| {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    };
+    set("content-security-policy", if docs { CSP_DOCS } else { CSP });
+    set("x-content-type-options", "nosniff");
+    set("referrer-policy", "no-referrer");
+    set("cross-origin-opener-policy", "same-origin");
+    set("cross-origin-resource-policy", "same-origin");
+    set("x-frame-options", "DENY");
+    set("cache-control", "no-store");
+    set("x-request-id", &id.0);
+    if tls {
+        set("strict-transport-security", "max-age=31536000");
+    }
+    if let Some(standing) = standing {
+        set("x-ratelimit-limit", &standing.limit.to_string());
+        set("x-ratelimit-remaining", &standing.remaining.to_string());
+        set("x-ratelimit-reset", &standing.reset.to_string());
+    }
+}
+
+/// Has refusals written to the audit log; many alike become one entry.
+fn refused(state: &web::Data<AppState>, answer: &ServiceResponse<BoxBody>, passed: &Passed) {
+    let what = match answer.status() {
+        StatusCode::FORBIDDEN => "forbidden",
+        StatusCode::UNAUTHORIZED if passed.presented => "bad_credential",
+        _ => return,
+    };
+    let address = passed.origin.map_or_else(String::new, |origin| origin.address.to_string());
+    let actor = passed.principal.as_ref().map_or(Actor::Anonymous { via: address }, |principal| principal.actor());
+    let route = answer.request().match_pattern().unwrap_or_default();
+    let what = format!("{what} {} {route}", method_name(answer.request().method()));
+    let ledger = state.ledger.clone();
+    actix_web::rt::spawn(async move {
+        // a refusal that cannot be written down was still a refusal; the ledger itself tells of its trouble
+        drop(ledger.write(Priority::Bulk, move |tx| tx.denied(&actor, &what)).await);
+    });
+}
+
+/// The method, from a closed set.
+pub(super) fn method_name(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::HEAD => "HEAD",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}
