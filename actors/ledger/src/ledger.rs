@@ -360,6 +360,11 @@ impl Ledger {
         Some(high_water.since(shared.options.clock.now())).filter(|behind| *behind > CLOCK_TOLERANCE)
     }
 
+    /// The gauge `opspilot_queue_depth`: everything else that has a queue shows it there too.
+    pub fn queue_gauge(&self) -> &prometheus::IntGaugeVec {
+        &self.inner.shared.metrics.queue_depth
+    }
+
     /// The clock that the ledger was opened with.
     pub fn clock(&self) -> &SharedClock {
         &self.inner.shared.options.clock

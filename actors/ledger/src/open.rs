@@ -110,21 +110,21 @@ fn version(text: &str) -> Option<(u32, u32, u32)> {
     Some((parts.next()?.ok()?, parts.next()?.ok()?, parts.next().and_then(Result::ok).unwrap_or(0)))
 }
 
-#[derive(QueryableByName)]
-struct TextRow {
-    #[diesel(sql_type = sql_types::Text)]
-    value: String,
+fn text(conn: &mut SqliteConnection, query: &str) -> Result<String, LedgerError> {
+    Ok(diesel::dsl::sql::<sql_types::Text>(query).get_result(conn)?)
 }
 
-fn scalar(conn: &mut SqliteConnection, sql: &str) -> Result<String, LedgerError> {
-    Ok(diesel::sql_query(sql).get_result::<TextRow>(conn)?.value)
+/// A setting that is a number. One that has no row is compiled out, which is as good as 0.
+fn number(conn: &mut SqliteConnection, query: &str) -> Result<String, LedgerError> {
+    let found: Option<i64> = diesel::dsl::sql::<sql_types::BigInt>(query).get_result(conn).optional()?;
+    Ok(found.unwrap_or(0).to_string())
 }
 
 /// A writing connection with every setting that the promises rest on, read back.
 pub(crate) fn connect(url: &str, path: &Path, busy_ms: u128) -> Result<SqliteConnection, OpenError> {
     let refused = |source: LedgerError| classify(path, source);
     let mut conn = SqliteConnection::establish(url).map_err(|error| refused(error.into()))?;
-    let found = scalar(&mut conn, "SELECT sqlite_version() AS value").map_err(refused)?;
+    let found = text(&mut conn, "SELECT sqlite_version()").map_err(refused)?;
     if version(&found).is_none_or(|found| found < NEEDED) {
         return Err(OpenError::SqliteTooOld { found });
     }
@@ -133,16 +133,18 @@ pub(crate) fn connect(url: &str, path: &Path, busy_ms: u128) -> Result<SqliteCon
          PRAGMA foreign_keys=1; PRAGMA wal_autocheckpoint=0; PRAGMA journal_size_limit=67108864;"
     );
     conn.batch_execute(&settings).map_err(|error| refused(error.into()))?;
-    // pragma_mmap_size has no row where memory mapping is compiled out, which is as good as 0
-    for (name, wanted, sql) in [
-        ("journal_mode", "wal", "SELECT journal_mode AS value FROM pragma_journal_mode"),
-        ("synchronous", "2", "SELECT CAST(synchronous AS TEXT) AS value FROM pragma_synchronous"),
-        ("foreign_keys", "1", "SELECT CAST(foreign_keys AS TEXT) AS value FROM pragma_foreign_keys"),
-        ("trusted_schema", "0", "SELECT CAST(trusted_schema AS TEXT) AS value FROM pragma_trusted_schema"),
-        ("mmap_size", "0", "SELECT CAST(COALESCE((SELECT mmap_size FROM pragma_mmap_size), 0) AS TEXT) AS value"),
-        ("wal_autocheckpoint", "0", "SELECT CAST(wal_autocheckpoint AS TEXT) AS value FROM pragma_wal_autocheckpoint"),
+    let found = text(&mut conn, "PRAGMA journal_mode").map_err(refused)?;
+    if found != "wal" {
+        return Err(OpenError::Setting { name: "journal_mode", found, wanted: "wal" });
+    }
+    for (name, wanted, query) in [
+        ("synchronous", "2", "PRAGMA synchronous"),
+        ("foreign_keys", "1", "PRAGMA foreign_keys"),
+        ("trusted_schema", "0", "PRAGMA trusted_schema"),
+        ("mmap_size", "0", "PRAGMA mmap_size"),
+        ("wal_autocheckpoint", "0", "PRAGMA wal_autocheckpoint"),
     ] {
-        let found = scalar(&mut conn, sql).map_err(refused)?;
+        let found = number(&mut conn, query).map_err(refused)?;
         if found != wanted {
             return Err(OpenError::Setting { name, found, wanted });
         }
@@ -275,7 +277,7 @@ fn check_in_background(shared: Arc<Shared>) {
         let path = shared.files.database();
         let found = SqliteConnection::establish(&shared.files.url).map_err(LedgerError::from).and_then(|mut conn| {
             conn.batch_execute("PRAGMA query_only=1; PRAGMA trusted_schema=0; PRAGMA mmap_size=0;")?;
-            scalar(&mut conn, "SELECT quick_check AS value FROM pragma_quick_check(1)")
+            text(&mut conn, "PRAGMA quick_check(1)")
         });
         match found {
             Ok(answer) if answer == "ok" => info!(shared.options.log, "the check after the unclean stop found nothing"),

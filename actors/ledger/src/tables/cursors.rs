@@ -157,6 +157,17 @@ impl Reader<'_> {
         Ok(rows.into_iter().map(|(key, blob)| Snapshot { key, blob }).collect())
     }
 
+    /// What `module` began and never got past: first number, last number, how often. Ascending, wider ranges first.
+    pub fn open_attempts(&mut self, module: &str) -> Result<Vec<(Seq, Seq, u32)>, LedgerError> {
+        use attempt::dsl as t;
+        let rows: Vec<(i64, i64, i32)> = t::attempt
+            .filter(t::module.eq(module))
+            .order((t::first_seq, t::last_seq.desc()))
+            .select((t::first_seq, t::last_seq, t::count))
+            .load(self.conn)?;
+        rows.into_iter().map(|(first, last, count)| Ok((loaded(first)?, loaded(last)?, u32::try_from(count).unwrap_or(0)))).collect()
+    }
+
     /// How often `module` failed at `first..=last`.
     pub fn attempts(&mut self, module: &str, first: Seq, last: Seq) -> Result<u32, LedgerError> {
         use attempt::dsl as t;

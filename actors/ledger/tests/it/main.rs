@@ -1,0 +1,6 @@
+//! The ledger on real files in directories of their own.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
+
+mod jobs;
+mod signals;
+mod support;
