@@ -2,19 +2,19 @@
 
 /// Numbers since the detector was made, and as they stand.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
+pub struct Counts {
     /// Observations that met a rule.
-    pub(crate) matched: u64,
+    pub matched: u64,
     /// Observations that would have raised an alert but for a cap.
-    pub(crate) held_back: u64,
+    pub held_back: u64,
     /// Observations that were left out: too late, not a number, or a resolve of something unknown.
-    pub(crate) ignored: u64,
+    pub ignored: u64,
     /// Records that could not be read.
-    pub(crate) damaged: u64,
+    pub damaged: u64,
     /// Alerts or series that had to go because there were too many.
-    pub(crate) evicted: u64,
+    pub evicted: u64,
     /// Alerts or series followed now.
-    pub(crate) open: usize,
+    pub open: usize,
     /// Patterns compiled so far.
-    pub(crate) compiled: usize,
+    pub compiled: usize,
 }

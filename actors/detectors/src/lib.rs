@@ -10,12 +10,17 @@
 
 mod counts;
 mod deadlines;
+mod detect;
 mod episodes;
 mod evidence;
 mod rules;
 mod state;
 mod template;
+#[cfg(test)]
+mod testing;
 
 pub mod alert;
 pub mod regex;
 pub mod threshold;
+
+pub use self::{counts::Counts, detect::Detect, state::Change};

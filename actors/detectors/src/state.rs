@@ -4,9 +4,11 @@ use serde::Serialize;
 
 /// One piece of state that changed: its new content, or nothing if it is gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Change {
-    pub(crate) key: String,
-    pub(crate) body: Option<Vec<u8>>,
+pub struct Change {
+    /// Which piece.
+    pub key: String,
+    /// Its content.
+    pub body: Option<Vec<u8>>,
 }
 
 impl Change {

@@ -13,6 +13,7 @@ use opspilot_kernel::{
 use super::config::Config;
 use crate::{
     counts::Counts,
+    detect::Detect,
     episodes::{self, Episodes, Face, Moment, Seen, Terms},
     evidence::{LINE_BYTES, cut},
     state::Change,
@@ -35,19 +36,6 @@ impl Detector {
             terms: Terms { cooldown: config.cooldown.0, resolve_after, digest: 0 },
             episodes: Episodes::new(super::ID, config.max_fingerprints, config.resolve_after.is_some()),
             counts: Counts::default(),
-        }
-    }
-
-    /// Takes in one entry of the signal log and appends what is to be said about it.
-    pub fn consume(&mut self, entry: &LogEntry, out: &mut Vec<AlertRecord>) {
-        match entry {
-            LogEntry::Tick { seq, at } => self.episodes.advance(Moment { seq: *seq, at: *at }, out),
-            LogEntry::Batch(block) => {
-                self.episodes.advance(Moment { seq: block.first_seq, at: block.received_at }, out);
-                if block.kinds.contains(SignalKind::Alert) {
-                    self.alerts(block, out);
-                }
-            }
         }
     }
 
@@ -85,24 +73,39 @@ impl Detector {
             AlertState::Firing | AlertState::Resolved => self.counts.ignored += 1,
         }
     }
+}
 
-    /// When time alone will change something; never later, sometimes earlier.
-    pub fn next_due(&self) -> Option<Timestamp> {
+impl Detect for Detector {
+    const ID: &'static str = super::ID;
+
+    fn consume(&mut self, entry: &LogEntry, out: &mut Vec<AlertRecord>) {
+        match entry {
+            LogEntry::Tick { seq, at } => self.episodes.advance(Moment { seq: *seq, at: *at }, out),
+            LogEntry::Batch(block) => {
+                self.episodes.advance(Moment { seq: block.first_seq, at: block.received_at }, out);
+                if block.kinds.contains(SignalKind::Alert) {
+                    self.alerts(block, out);
+                }
+            }
+        }
+    }
+
+    fn next_due(&self) -> Option<Timestamp> {
         self.episodes.next_due()
     }
 
-    pub(crate) fn changed(&mut self) -> Vec<Change> {
+    fn changed(&mut self) -> Vec<Change> {
         let mut changes = Vec::new();
         self.episodes.changed(&mut changes);
         changes
     }
 
-    pub(crate) fn restore(&mut self, key: &str, body: &[u8]) -> Result<(), String> {
+    fn restore(&mut self, key: &str, body: &[u8]) -> Result<(), String> {
         let fingerprint = key.strip_prefix(episodes::PREFIX).and_then(|digits| digits.parse().ok()).ok_or("unknown kind of state")?;
         self.episodes.restore(fingerprint, body, |_| Some(self.terms.digest))
     }
 
-    pub(crate) fn counts(&self) -> Counts {
+    fn counts(&self) -> Counts {
         Counts { open: self.episodes.len(), evicted: self.episodes.evicted(), ..self.counts }
     }
 }

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     counts::Counts,
+    detect::Detect,
     episodes::{self, Episodes, Face, Moment, Seen, Terms},
     evidence::{LINE_BYTES, cut},
     rules,
@@ -142,19 +143,6 @@ impl Detector {
         }
     }
 
-    /// Takes in one entry of the signal log and appends what is to be said about it.
-    pub fn consume(&mut self, entry: &LogEntry, out: &mut Vec<AlertRecord>) {
-        match entry {
-            LogEntry::Tick { seq, at } => self.advance(Moment { seq: *seq, at: *at }, out),
-            LogEntry::Batch(block) => {
-                self.advance(Moment { seq: block.first_seq, at: block.received_at }, out);
-                if !self.rules.is_empty() && block.kinds.contains(SignalKind::Log) {
-                    self.lines(block, out);
-                }
-            }
-        }
-    }
-
     fn lines(&mut self, block: &SignalBlock, out: &mut Vec<AlertRecord>) {
         for (seq, record) in block.iter() {
             match record.kind() {
@@ -238,16 +226,31 @@ impl Detector {
             cap.due().is_some()
         });
     }
+}
 
-    /// When time alone will change something; never later, sometimes earlier.
-    pub fn next_due(&self) -> Option<Timestamp> {
+impl Detect for Detector {
+    const ID: &'static str = super::ID;
+
+    fn consume(&mut self, entry: &LogEntry, out: &mut Vec<AlertRecord>) {
+        match entry {
+            LogEntry::Tick { seq, at } => self.advance(Moment { seq: *seq, at: *at }, out),
+            LogEntry::Batch(block) => {
+                self.advance(Moment { seq: block.first_seq, at: block.received_at }, out);
+                if !self.rules.is_empty() && block.kinds.contains(SignalKind::Log) {
+                    self.lines(block, out);
+                }
+            }
+        }
+    }
+
+    fn next_due(&self) -> Option<Timestamp> {
         if !self.orphans.is_empty() {
             return Some(Timestamp::ZERO);
         }
         self.speaking.iter().filter_map(|index| self.caps.get(*index)?.due()).chain(self.episodes.next_due()).min()
     }
 
-    pub(crate) fn changed(&mut self) -> Vec<Change> {
+    fn changed(&mut self) -> Vec<Change> {
         let mut changes: Vec<Change> = self.gone.drain(..).map(|id| Change::gone(format!("{CAP_PREFIX}{id}"))).collect();
         for index in std::mem::take(&mut self.dirty_caps) {
             if let (Some(cap), Some(compiled)) = (self.caps.get(index), self.rules.get(index)) {
@@ -259,7 +262,7 @@ impl Detector {
         changes
     }
 
-    pub(crate) fn restore(&mut self, key: &str, body: &[u8]) -> Result<(), String> {
+    fn restore(&mut self, key: &str, body: &[u8]) -> Result<(), String> {
         if let Some(id) = key.strip_prefix(CAP_PREFIX) {
             let cap: Cap = serde_json::from_slice(body).map_err(|error| error.to_string())?;
             let Some(index) = self.rules.iter().position(|compiled| compiled.rule.id == id) else {
@@ -280,7 +283,7 @@ impl Detector {
         self.episodes.restore(fingerprint, body, digest)
     }
 
-    pub(crate) fn counts(&self) -> Counts {
+    fn counts(&self) -> Counts {
         Counts { open: self.episodes.len(), evicted: self.episodes.evicted(), compiled: self.gate.compiled(), ..self.counts }
     }
 }

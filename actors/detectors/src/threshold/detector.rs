@@ -13,7 +13,7 @@ use super::{
     config::Config,
     series::{self, Compiled, Point, Series},
 };
-use crate::{counts::Counts, deadlines::Deadlines, episodes::Moment, state::Change};
+use crate::{counts::Counts, deadlines::Deadlines, detect::Detect, episodes::Moment, state::Change};
 
 /// What a series is stored under.
 const PREFIX: &str = "series/";
@@ -63,19 +63,6 @@ impl Detector {
             orphans: BTreeMap::new(),
             dirty: HashSet::new(),
             counts: Counts::default(),
-        }
-    }
-
-    /// Takes in one entry of the signal log and appends what is to be said about it.
-    pub fn consume(&mut self, entry: &LogEntry, out: &mut Vec<AlertRecord>) {
-        match entry {
-            LogEntry::Tick { seq, at } => self.advance(Moment { seq: *seq, at: *at }, out),
-            LogEntry::Batch(block) => {
-                self.advance(Moment { seq: block.first_seq, at: block.received_at }, out);
-                if !self.rules.is_empty() && block.kinds.contains(SignalKind::Metric) {
-                    self.samples(block, out);
-                }
-            }
         }
     }
 
@@ -227,23 +214,38 @@ impl Detector {
         // unreachable while every series is entered; without it a lost entry would loop for ever
         self.series.clear();
     }
+}
 
-    /// When time alone will change something; never later, sometimes earlier.
-    pub fn next_due(&self) -> Option<Timestamp> {
+impl Detect for Detector {
+    const ID: &'static str = super::ID;
+
+    fn consume(&mut self, entry: &LogEntry, out: &mut Vec<AlertRecord>) {
+        match entry {
+            LogEntry::Tick { seq, at } => self.advance(Moment { seq: *seq, at: *at }, out),
+            LogEntry::Batch(block) => {
+                self.advance(Moment { seq: block.first_seq, at: block.received_at }, out);
+                if !self.rules.is_empty() && block.kinds.contains(SignalKind::Metric) {
+                    self.samples(block, out);
+                }
+            }
+        }
+    }
+
+    fn next_due(&self) -> Option<Timestamp> {
         if !self.orphans.is_empty() {
             return Some(Timestamp::ZERO);
         }
         self.timers.first().map(|(due, _)| due)
     }
 
-    pub(crate) fn changed(&mut self) -> Vec<Change> {
+    fn changed(&mut self) -> Vec<Change> {
         let mut keys: Vec<u64> = self.dirty.drain().collect();
         keys.sort_unstable();
         let state = |key: &u64| self.series.get(key).map(|tracked| &tracked.series);
         keys.iter().map(|key| Change::of(format!("{PREFIX}{}", Fingerprint::from_u64(*key)), state(key))).collect()
     }
 
-    pub(crate) fn restore(&mut self, key: &str, body: &[u8]) -> Result<(), String> {
+    fn restore(&mut self, key: &str, body: &[u8]) -> Result<(), String> {
         let fingerprint: Option<Fingerprint> = key.strip_prefix(PREFIX).and_then(|digits| digits.parse().ok());
         let key = fingerprint.ok_or("unknown kind of state")?.as_u64();
         let series: Series = serde_json::from_slice(body).map_err(|error| error.to_string())?;
@@ -259,7 +261,7 @@ impl Detector {
         Ok(())
     }
 
-    pub(crate) fn counts(&self) -> Counts {
+    fn counts(&self) -> Counts {
         Counts { open: self.series.len(), ..self.counts }
     }
 }

@@ -1,1 +1,306 @@
+use std::collections::BTreeMap;
 
+use opspilot_kernel::{
+    alert::{AlertRecord, Observation, ResolvedBy, Transition},
+    config::Span,
+    signal::Severity,
+};
+use proptest::prelude::*;
+
+use super::{Aggregation, Comparison, Config, Detector, Rule};
+use crate::{
+    Detect,
+    testing::{Owned, Step, fate, log_of, ms, outline, say, survive},
+};
+
+fn detector(rules: Vec<Rule>) -> Detector {
+    Detector::new(Config { rules, builtin_rules: false, ..Config::default() })
+}
+
+fn cpu() -> Rule {
+    Rule::new("cpu", "cpu_percent", Comparison::Gt, 90.0)
+}
+
+fn point(at: i64, value: f64) -> Step {
+    Step::metric(at, "host-7", "cpu_percent", value)
+}
+
+/// A rule that fires does so at these values, one a second.
+fn fires(rule: Rule, values: &[f64]) -> bool {
+    let steps: Vec<Step> = (0..).step_by(1000).zip(values).map(|(at, value)| point(at, *value)).collect();
+    !say(detector(vec![rule]), &steps).is_empty()
+}
+
+#[test]
+fn every_comparison_and_aggregation_means_what_it_says() {
+    let rule = |agg, op, value| Rule { agg, ..Rule::new("r", "cpu_percent", op, value) };
+    use {Aggregation::*, Comparison::*};
+    for (agg, op, limit, values, expected) in [
+        (Last, Gt, 90.0, &[90.0][..], false),
+        (Last, Gt, 90.0, &[90.1], true),
+        (Last, Gte, 90.0, &[90.0], true),
+        (Last, Lt, 5.0, &[5.0], false),
+        (Last, Lt, 5.0, &[4.9], true),
+        (Last, Lte, 5.0, &[5.0], true),
+        (Last, Eq, 5.0, &[5.0], true),
+        (Last, Eq, 5.0, &[5.000_001], false),
+        (Avg, Gt, 90.0, &[50.0, 95.0], false),
+        (Avg, Gt, 90.0, &[89.0, 92.0], true),
+        (Min, Gt, 90.0, &[89.0, 99.0], false),
+        (Min, Lt, 10.0, &[50.0, 9.0, 50.0], true),
+        (Max, Gt, 90.0, &[91.0, 1.0], true),
+        (Sum, Gte, 6.0, &[1.0, 2.0, 3.0], true),
+        (Sum, Gte, 6.1, &[1.0, 2.0, 3.0], false),
+        (Count, Gte, 3.0, &[0.0, 0.0, 0.0], true),
+        (Count, Gte, 4.0, &[0.0, 0.0, 0.0], false),
+    ] {
+        assert_eq!(fires(rule(agg, op, limit), values), expected, "{agg:?} {op:?} {limit} {values:?}");
+    }
+}
+
+#[test]
+fn values_older_than_the_window_do_not_count() {
+    let rule = Rule { agg: Aggregation::Sum, window: Span::seconds(10), ..Rule::new("r", "cpu_percent", Comparison::Gte, 3.0) };
+    let at = |times: &[i64]| -> Vec<Step> { times.iter().map(|time| point(*time, 1.0)).collect() };
+    assert!(!say(detector(vec![rule.clone()]), &at(&[0, 5000, 9999])).is_empty());
+    assert!(say(detector(vec![rule]), &at(&[0, 5000, 10_000])).is_empty());
+}
+
+#[test]
+fn too_few_values_are_not_compared() {
+    let rule = Rule { min_samples: 3, ..cpu() };
+    assert!(!fires(rule.clone(), &[95.0, 95.0]));
+    assert!(fires(rule, &[95.0, 95.0, 95.0]));
+}
+
+#[test]
+fn it_fires_once_when_it_held_for_long_enough_and_a_tick_is_enough() {
+    let rule = Rule { hold: Span::seconds(120), agg: Aggregation::Avg, ..cpu() };
+    let mut steps = vec![point(0, 95.0), point(60_000, 94.0), point(61_000, 10.0), point(65_000, 95.0)];
+    steps.extend((0..12).map(|n| point(122_000 + n * 10_000, 93.0)));
+    steps.insert(15, Step::tick(232_000));
+    let mut steps: Vec<Step> = steps.into_iter().take_while(|step| !matches!(step, Step::Signal(at, _) if *at > ms(240_000))).collect();
+    steps.push(Step::tick(241_999));
+    steps.push(Step::tick(242_000));
+    let records = say(detector(vec![rule]), &steps);
+    // the value of 10 leaves the window of a minute at 121,000: from 122,000 on the mean is above 90
+    assert_eq!(outline(&records), ["242000 firing 12 cpu host-7"]);
+    assert_eq!(records[0].title, "cpu_percent avg 93 > 90 for 2m on host-7");
+    assert_eq!((records[0].severity, records[0].transition), (Severity::Warning, Transition::Firing));
+    assert_eq!(records[0].evidence.len(), 6);
+    assert_eq!(records[0].evidence[0], Observation::Metric {
+        at: ms(122_000),
+        source: "host-7".to_owned(),
+        name: "cpu_percent".to_owned(),
+        value: 93.0
+    });
+}
+
+#[test]
+fn a_series_that_falls_silent_does_not_fire_until_it_speaks_again() {
+    let rule = Rule { hold: Span::seconds(300), ..cpu() };
+    let steps = [point(0, 95.0), Step::tick(300_000), Step::tick(350_000), point(400_000, 95.0)];
+    assert_eq!(outline(&say(detector(vec![rule]), &steps)), ["400000 firing 2 cpu host-7"]);
+}
+
+#[test]
+fn it_is_over_below_the_clear_value_and_not_before() {
+    let rule = Rule { clear: Some(80.0), ..cpu() };
+    let steps = [point(0, 91.0), point(1000, 85.0), point(2000, 92.0), point(3000, 80.1), point(4000, 80.0), point(5000, 85.0), point(6000, 90.5)];
+    let records = say(detector(vec![rule]), &steps);
+    assert_eq!(outline(&records), [
+        "     0 firing 1 cpu host-7",
+        "  4000 repeat 1 cpu host-7",
+        "  4000 resolved clear cpu host-7",
+        "  6000 firing 1 cpu host-7",
+    ]);
+    assert_eq!(records[2].at, ms(4000));
+    assert_ne!(records[0].alert, records[3].alert);
+    assert_eq!(records[0].alert, records[2].alert);
+    let low = Rule { clear: Some(20.0), ..Rule::new("low", "cpu_percent", Comparison::Lt, 10.0) };
+    let records = say(detector(vec![low]), &[point(0, 5.0), point(1, 15.0), point(2, 20.0)]);
+    assert_eq!(outline(&records), ["     0 firing 1 low host-7", "     2 resolved clear low host-7"]);
+}
+
+#[test]
+fn while_it_fires_news_come_every_half_minute() {
+    let steps: Vec<Step> = (0..10).map(|n| point(n * 10_000, 91.0 + f64::from(i32::try_from(n).unwrap()))).collect();
+    let records = say(detector(vec![cpu()]), &steps);
+    assert_eq!(outline(&records), [
+        "     0 firing 1 cpu host-7",
+        " 30000 repeat 3 cpu host-7",
+        " 60000 repeat 3 cpu host-7",
+        " 90000 repeat 3 cpu host-7",
+    ]);
+    assert_eq!(records[3].title, "cpu_percent 100 > 90 on host-7");
+}
+
+#[test]
+fn an_alert_without_values_is_over_after_a_while() {
+    let steps = [point(0, 95.0), point(10_000, 95.0), Step::tick(909_999), Step::tick(910_000)];
+    let records = say(detector(vec![cpu()]), &steps);
+    assert_eq!(outline(&records), [
+        "     0 firing 1 cpu host-7",
+        "910000 repeat 1 cpu host-7",
+        "910000 resolved quiet cpu host-7",
+    ]);
+    assert_eq!(records[2].resolved_by, Some(ResolvedBy::Quiet));
+}
+
+#[test]
+fn every_source_and_set_of_labels_is_a_series_of_its_own() {
+    let disk = |at, source: &str, mount: &str, value| {
+        Step::Signal(ms(at), Owned::metric(ms(at), source, "disk_percent", value).label("mount", mount).label("fs", "ext4"))
+    };
+    let rule = Rule {
+        labels: BTreeMap::from([("fs".to_owned(), "ext4".to_owned())]),
+        title: Some("${labels.mount} at $value % on $source ($metric)".to_owned()),
+        ..Rule::new("disk", "disk_percent", Comparison::Gt, 90.0)
+    };
+    let other = Owned::metric(ms(0), "a", "disk_percent", 99.0).label("fs", "tmpfs").label("mount", "/run");
+    let swapped = Owned::metric(ms(3), "a", "disk_percent", 91.0).label("fs", "ext4").label("mount", "/");
+    let steps = [disk(0, "a", "/", 95.0), disk(0, "a", "/var", 96.5), disk(1, "b", "/", 97.25), Step::Signal(ms(2), other), Step::Signal(ms(3), swapped)];
+    let records = say(detector(vec![rule]), &steps);
+    let titles: Vec<&str> = records.iter().map(|record| record.title.as_str()).collect();
+    assert_eq!(titles, ["/ at 95 % on a (disk_percent)", "/var at 96.5 % on a (disk_percent)", "/ at 97.25 % on b (disk_percent)"]);
+    assert_eq!(records[0].labels["mount"], "/");
+    assert_eq!(records[0].labels["alertname"], "disk");
+    let default = say(detector(vec![Rule::new("d", "disk_percent", Comparison::Gt, 90.0)]), &steps[..1]);
+    assert_eq!(default[0].title, "disk_percent{fs=ext4,mount=/} 95 > 90 on a");
+}
+
+#[test]
+fn a_rule_may_name_its_source() {
+    let rule = Rule { source: Some("host-8".to_owned()), ..cpu() };
+    let steps = [point(0, 95.0), Step::metric(0, "host-8", "cpu_percent", 95.0)];
+    assert_eq!(outline(&say(detector(vec![rule]), &steps)), ["     0 firing 1 cpu host-8"]);
+}
+
+#[test]
+fn a_sender_cannot_pass_for_another_series_by_its_labels() {
+    let forged = Owned::metric(ms(0), "x", "cpu_percent", 95.0).label("alertname", "cpu").label("source", "host-7");
+    let records = say(detector(vec![cpu()]), &[point(0, 95.0), Step::Signal(ms(0), forged)]);
+    assert_ne!(records[0].fingerprint, records[1].fingerprint);
+    assert_eq!(records[1].labels["source"], "x");
+}
+
+#[test]
+fn late_values_count_within_the_window_and_those_from_the_future_do_no_harm() {
+    let late = |received, at, value| Step::Signal(ms(received), Owned::metric(ms(at), "host-7", "cpu_percent", value));
+    let max = Rule { agg: Aggregation::Max, ..cpu() };
+    assert_eq!(say(detector(vec![max.clone()]), &[late(100_000, 100_000, 1.0), late(100_001, 50_000, 95.0)]).len(), 1);
+    let mut detector = detector(vec![max]);
+    let mut out = Vec::new();
+    let steps = [late(100_000, 100_000, 1.0), late(100_001, 40_000, 95.0), late(100_002, 9_000_000, 2.0), late(100_003, 100_003, 95.0)];
+    log_of(&steps, |_| false).iter().for_each(|entry| detector.consume(entry, &mut out));
+    assert_eq!(outline(&out), ["100003 firing 1 cpu host-7"]);
+    assert_eq!(detector.counts().ignored, 1);
+}
+
+#[test]
+fn what_is_no_number_is_left_out() {
+    let mut detector = detector(vec![cpu()]);
+    let mut out = Vec::new();
+    let bad = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY].map(|value| point(0, value));
+    log_of(&bad, |_| true).iter().for_each(|entry| detector.consume(entry, &mut out));
+    assert_eq!((out.len(), detector.counts().ignored, detector.counts().open), (0, 3, 0));
+}
+
+#[test]
+fn series_are_bounded_and_the_longest_silent_makes_room() {
+    let config = Config { rules: vec![cpu()], builtin_rules: false, max_series: 2 };
+    let of = |at, source: &str| Step::metric(at, source, "cpu_percent", 95.0);
+    let mut detector = Detector::new(config);
+    let mut out = Vec::new();
+    let steps = [of(0, "a"), of(1, "b"), of(2, "a"), of(3, "c")];
+    log_of(&steps, |_| true).iter().for_each(|entry| detector.consume(entry, &mut out));
+    assert_eq!(outline(&out), ["     0 firing 1 cpu a", "     1 firing 1 cpu b", "     3 resolved quiet cpu b", "     3 firing 1 cpu c"]);
+    assert_eq!((detector.counts().open, detector.counts().evicted), (2, 1));
+    let calm: Vec<Step> = (0..1000).map(|n| Step::metric(2_000_000 + n * 1000, &format!("s{n}"), "cpu_percent", 1.0)).collect();
+    log_of(&calm, |_| true).iter().for_each(|entry| detector.consume(entry, &mut out));
+    assert_eq!(detector.counts().open, 2);
+    assert_eq!(detector.next_due(), None, "series that do not fire ask for no tick");
+}
+
+#[test]
+fn idle_series_are_forgotten() {
+    let mut detector = detector(vec![cpu()]);
+    let mut out = Vec::new();
+    log_of(&[point(0, 1.0), Step::tick(899_999)], |_| true).iter().for_each(|entry| detector.consume(entry, &mut out));
+    assert_eq!(detector.counts().open, 1);
+    assert_eq!(detector.changed().len(), 1);
+    log_of(&[Step::tick(900_000)], |_| true).iter().for_each(|entry| detector.consume(entry, &mut out));
+    assert_eq!(detector.counts().open, 0);
+    assert!(detector.changed()[0].body.is_none());
+}
+
+#[test]
+fn the_alert_of_a_rule_that_was_changed_is_over() {
+    let mut before = detector(vec![cpu()]);
+    let mut out = Vec::new();
+    log_of(&[point(0, 95.0)], |_| true).iter().for_each(|entry| before.consume(entry, &mut out));
+    let mut after = detector(vec![Rule { value: 91.0, ..cpu() }]);
+    for change in before.changed() {
+        after.restore(&change.key, &change.body.unwrap()).unwrap();
+    }
+    assert!(after.next_due().unwrap() <= ms(0), "a tick is asked for at once");
+    let mut said = Vec::new();
+    log_of(&[point(5, 95.0)], |_| true).iter().for_each(|entry| after.consume(entry, &mut said));
+    assert_eq!(outline(&said), ["     5 resolved rule_changed cpu host-7", "     5 firing 1 cpu host-7"]);
+    assert_eq!(said[0].alert, out[0].alert);
+    assert_eq!(said[0].labels, out[0].labels);
+}
+
+#[test]
+fn with_no_configuration_a_busy_host_is_noticed() {
+    let steps: Vec<Step> = (0..40).map(|n| Step::metric(n * 10_000, "localhost", "cpu_percent", 97.5)).collect();
+    let records = say(Detector::new(Config::default()), &steps);
+    assert_eq!(outline(&records)[0], "300000 firing 30 host-cpu-high localhost");
+    assert_eq!(records[0].title, "Processor busy: 97.5 % on localhost");
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = (prop_oneof![Just(0_u64), 0..400_u64, 400..20_000_u64, Just(30_000_u64)], 0..8_u8, 0..3_u8, 80.0..100.0_f64);
+    proptest::collection::vec(step, 1..80).prop_map(|moves| {
+        let mut now = 0;
+        let mut steps = Vec::new();
+        for (wait, what, who, value) in moves {
+            now += i64::try_from(wait).unwrap();
+            let source = ["a", "b", "c"][usize::from(who)];
+            let event = now - i64::from(what) * 700;
+            let name = match what {
+                0 => {
+                    steps.push(Step::tick(now));
+                    continue;
+                }
+                1..=5 => "cpu_percent",
+                6 => "disk_percent",
+                _ => "other",
+            };
+            steps.push(Step::Signal(ms(now), Owned::metric(ms(event), source, name, value).label("mount", "/")));
+        }
+        steps
+    })
+}
+
+fn several() -> Detector {
+    let rules = vec![
+        Rule { agg: Aggregation::Avg, window: Span::seconds(5), hold: Span::seconds(2), clear: Some(85.0), ..cpu() },
+        Rule { agg: Aggregation::Sum, min_samples: 2, resolve_after: Span::seconds(10), ..Rule::new("sum", "cpu_percent", Comparison::Gte, 190.0) },
+        Rule::new("disk", "disk_percent", Comparison::Lt, 85.0),
+    ];
+    Detector::new(Config { rules, builtin_rules: false, max_series: 6 })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+    #[test]
+    fn neither_cuts_nor_kills_change_what_is_said(steps in steps(), fate in fate()) {
+        let whole = say(several(), &steps);
+        let survived = survive(several, &steps, &fate);
+        prop_assert_eq!(outline(&whole), outline(&survived));
+        prop_assert_eq!(&whole, &survived);
+        let unique: std::collections::BTreeSet<_> = whole.iter().map(|r: &AlertRecord| (r.alert.as_str(), r.signal_seq, format!("{:?}", r.transition))).collect();
+        prop_assert_eq!(unique.len(), whole.len());
+    }
+}

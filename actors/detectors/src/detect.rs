@@ -1,0 +1,26 @@
+//! What every detector is, before it becomes an actor.
+
+use opspilot_kernel::{alert::AlertRecord, signal::LogEntry, time::Timestamp};
+
+use crate::{counts::Counts, state::Change};
+
+/// A pure detector: fed with the log, asked for what it has to say and to store.
+pub trait Detect: Send + 'static {
+    /// The module's name.
+    const ID: &'static str;
+
+    /// Takes in one entry of the signal log and appends what is to be said about it.
+    fn consume(&mut self, entry: &LogEntry, out: &mut Vec<AlertRecord>);
+
+    /// When time alone will change something; never later than that, sometimes earlier.
+    fn next_due(&self) -> Option<Timestamp>;
+
+    /// The pieces of state that changed since the last call.
+    fn changed(&mut self) -> Vec<Change>;
+
+    /// Takes a stored piece of state back; the error says why it cannot.
+    fn restore(&mut self, key: &str, body: &[u8]) -> Result<(), String>;
+
+    /// What there is to count.
+    fn counts(&self) -> Counts;
+}
