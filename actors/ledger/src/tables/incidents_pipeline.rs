@@ -1,0 +1,175 @@
+//! What the alert pipeline reads, and the one transaction it writes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use diesel::{
+    prelude::*,
+    sql_query,
+    sql_types::{BigInt, Nullable, Text},
+};
+use opspilot_kernel::{
+    event::Event,
+    fingerprint::Fingerprint,
+    ids::{IncidentId, Seq},
+    incident::TimelineKind,
+    principal::Actor,
+    time::Timestamp,
+};
+
+use super::{
+    incidents_rows::{AlertRow, IncidentRow, json},
+    incidents_state::{Board, BoardRequest, Commit, FingerprintState, IncidentChange},
+};
+use crate::{
+    error::LedgerError,
+    read::Reader,
+    schema::{follower_cursor, incident},
+    tables::{alerts, decisions, incidents, timeline},
+    tx::{Tx, loaded},
+};
+
+#[derive(QueryableByName)]
+struct FingerprintRow {
+    #[diesel(sql_type = BigInt)]
+    fingerprint: i64,
+    #[diesel(sql_type = Nullable<Text>)]
+    open: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    latest: Option<String>,
+}
+
+// Each of these costs a few steps in an index for every key asked for, however long the history is.
+const NEWEST_EPISODES: &str = "SELECT a.* FROM json_each(?) c CROSS JOIN alert a \
+     WHERE a.num = (SELECT max(num) FROM alert WHERE claim = c.value)";
+const FINGERPRINTS: &str = "SELECT f.value AS fingerprint, \
+     (SELECT incident FROM incident_fingerprint WHERE fingerprint = f.value AND open) AS open, \
+     (SELECT incident FROM incident_fingerprint WHERE fingerprint = f.value ORDER BY num DESC LIMIT 1) AS latest \
+     FROM json_each(?) f";
+const INCIDENTS: &str = "SELECT i.* FROM json_each(?) c CROSS JOIN incident i WHERE i.id = c.value";
+
+impl Reader<'_> {
+    /// Everything that the asked-for records and timers can touch.
+    pub fn board(&mut self, request: &BoardRequest) -> Result<Board, LedgerError> {
+        let mut board = Board::default();
+        let mut wanted = BTreeSet::new();
+
+        let claims: Vec<&str> = request.claims.iter().map(|claim| claim.as_str()).collect();
+        let rows: Vec<AlertRow> = sql_query(NEWEST_EPISODES).bind::<Text, _>(json(&claims)?).load(self.conn)?;
+        for row in rows {
+            let state = row.state()?;
+            wanted.extend(state.alert.incident_id.clone());
+            board.alerts.insert(state.claim.clone(), state);
+        }
+
+        let numbers: Vec<i64> = request.fingerprints.iter().map(|fingerprint| fingerprint.as_u64().cast_signed()).collect();
+        let rows: Vec<FingerprintRow> = sql_query(FINGERPRINTS).bind::<Text, _>(json(&numbers)?).load(self.conn)?;
+        for row in rows {
+            let state = FingerprintState { open: row.open.map(IncidentId::given), latest: row.latest.map(IncidentId::given) };
+            wanted.extend(state.open.clone());
+            wanted.extend(state.latest.clone());
+            board.fingerprints.insert(Fingerprint::from_u64(row.fingerprint.cast_unsigned()), state);
+        }
+
+        let ids: Vec<&str> = wanted.iter().map(IncidentId::as_str).collect();
+        let mut rows: Vec<IncidentRow> = sql_query(INCIDENTS).bind::<Text, _>(json(&ids)?).load(self.conn)?;
+        if let Some((at, most)) = request.due {
+            let due = incident::table
+                .filter(incident::due_at.le(at.millis()))
+                .order((incident::due_at, incident::id))
+                .limit(i64::from(most))
+                .select(IncidentRow::as_select());
+            rows.extend(due.load(self.conn)?);
+        }
+        for row in rows {
+            let state = row.state()?;
+            board.incidents.insert(state.incident.id.clone(), state);
+        }
+        Ok(board)
+    }
+
+    /// When the earliest timer of any incident is due.
+    pub fn next_incident_timer(&mut self) -> Result<Option<Timestamp>, LedgerError> {
+        let earliest: Option<i64> =
+            incident::table.filter(incident::due_at.is_not_null()).select(diesel::dsl::min(incident::due_at)).first(self.conn)?;
+        Ok(earliest.map(Timestamp::from_millis))
+    }
+}
+
+impl Tx<'_> {
+    /// Commits what the pipeline decided: alerts, incidents, timeline, evidence, the decisions themselves,
+    /// events, audit entries, and the cursor. A conflict means that the state it was decided on has
+    /// moved (a person acted, or another run of the pipeline was faster): read again, decide again.
+    pub fn apply_decisions(&mut self, commit: Commit) -> Result<(), LedgerError> {
+        self.still_as_read(&commit)?;
+        for alert in &commit.alerts {
+            alerts::put(self.conn, alert)?;
+        }
+        for change in commit.incidents {
+            self.apply_change(commit.module, change)?;
+        }
+        for decision in &commit.decisions {
+            decisions::put(self.conn, decision)?;
+        }
+        self.save_cursor(commit.module, commit.to, Vec::new())
+    }
+
+    fn still_as_read(&mut self, commit: &Commit) -> Result<(), LedgerError> {
+        let cursor: Option<i64> =
+            follower_cursor::table.find(commit.module).select(follower_cursor::seq).first(self.conn).optional()?;
+        let cursor: Seq = loaded(cursor.unwrap_or(0))?;
+        if cursor != commit.from {
+            let text = format!("the cursor of {} stands at {cursor}, not at {}", commit.module, commit.from);
+            return Err(LedgerError::Conflict(text));
+        }
+        let read: BTreeMap<&str, i64> = commit.read.iter().map(|(id, rev)| (id.as_str(), *rev)).collect();
+        let ids: Vec<&&str> = read.keys().collect();
+        let now: Vec<RevisionRow> = sql_query("SELECT i.id, i.rev FROM json_each(?) c CROSS JOIN incident i WHERE i.id = c.value")
+            .bind::<Text, _>(json(&ids)?)
+            .load(self.conn)?;
+        match now.iter().find(|row| read.get(row.id.as_str()) != Some(&row.rev)) {
+            Some(row) => Err(LedgerError::Conflict(format!("the incident {} changed meanwhile", row.id))),
+            None => Ok(()),
+        }
+    }
+
+    fn apply_change(&mut self, module: &str, change: IncidentChange) -> Result<(), LedgerError> {
+        let IncidentChange { mut state, founded, fingerprints, evidence, timeline, changes, lifecycle } = change;
+        state.rev += 1;
+        let is_new = founded.is_some();
+        let num = if is_new { incidents::insert(self.conn, &state)? } else { incidents::update(self.conn, &state)? };
+        for fingerprint in fingerprints {
+            incidents::add_fingerprint(self.conn, num, &state, fingerprint)?;
+        }
+        if changes.iter().any(|kind| matches!(kind, TimelineKind::Resolved | TimelineKind::Reopened)) {
+            incidents::hold_fingerprints(self.conn, num, state.incident.status)?;
+        }
+        let first = state.incident.evidence_count.saturating_sub(u64::try_from(evidence.len()).unwrap_or(0));
+        incidents::add_evidence(self.conn, num, first, &evidence)?;
+        let first = state.timeline_count.saturating_sub(u64::try_from(timeline.len()).unwrap_or(0));
+        timeline::add(self.conn, num, first, &timeline)?;
+
+        // the module that decides is named by what it wrote; the cursor's owner only carries it in
+        let actor = timeline.first().map_or_else(|| Actor::Module { id: module.to_owned() }, |entry| entry.actor.clone());
+        for (what, why) in lifecycle {
+            self.audit_incident(&actor, what.code(), &state.incident.id, &why)?;
+        }
+        let incident = Box::new(state.incident);
+        match founded {
+            Some(_) if changes.is_empty() => self.event(Event::IncidentCreated(incident))?,
+            Some(founded) => {
+                self.event(Event::IncidentCreated(founded))?;
+                self.event(Event::IncidentUpdated { incident, changes })?
+            }
+            None => self.event(Event::IncidentUpdated { incident, changes })?,
+        };
+        Ok(())
+    }
+}
+
+#[derive(QueryableByName)]
+struct RevisionRow {
+    #[diesel(sql_type = Text)]
+    id: String,
+    #[diesel(sql_type = BigInt)]
+    rev: i64,
+}
