@@ -13,7 +13,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, fstatfs, open, openat2, statat},
+    fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, fstatfs, open, openat2, statat},
     io::Errno,
 };
 
@@ -156,7 +156,7 @@ impl Root {
             return Err(Refused::NoLog);
         }
         let fd = if below.as_os_str().is_empty() { fd } else { openat2(&fd, below, FOLDER, Mode::empty(), BELOW)? };
-        Ok(Folder { fd, below: below.to_owned() })
+        Ok(Folder { fd })
     }
 }
 
@@ -164,7 +164,6 @@ impl Root {
 #[derive(Debug)]
 pub(crate) struct Folder {
     fd: OwnedFd,
-    below: PathBuf,
 }
 
 /// A name in a folder.
@@ -175,9 +174,9 @@ pub(crate) struct Listed {
 }
 
 impl Folder {
-    /// Where it lies, from the root.
-    pub(crate) fn below(&self) -> &Path {
-        &self.below
+    /// The device it lies on.
+    pub(crate) fn device(&self) -> Option<u64> {
+        fstat(&self.fd).ok().map(|stat| stat.st_dev)
     }
 
     /// The names in it, in order; those that are not UTF-8 are left out.
@@ -271,8 +270,8 @@ pub(crate) fn walk(root: &mut Root, pattern: &Pattern) -> Walk {
             }
         }
     }
-    // A folder or file that a pattern means but that is not there is nothing to report.
-    walk.refused.retain(|(_, refused)| !refused.is_absence());
+    // A file that is not there (yet) is nothing to report; that its whole folder is missing may well be a misspelling.
+    walk.refused.retain(|(path, refused)| !refused.is_absence() || path == pattern.base());
     // A wildcard matches folders and sockets without meaning them.
     if matches!(file_name, Name::Glob(_)) {
         walk.refused.retain(|(path, refused)| !(matches!(refused, Refused::Kind("directory" | "socket")) && path != pattern.base()));
@@ -299,14 +298,12 @@ pub(crate) fn probe(pattern: &Pattern) -> Result<(), Refused> {
     }
 }
 
-/// Whether the folder's name is a wildcard-free path that is there.
-pub(crate) fn folder_exists(path: &Path) -> bool {
-    statat(CWD, path, AtFlags::empty()).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
-}
 
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
+
+    use rustix::fs::CWD;
 
     use super::*;
 
