@@ -141,7 +141,8 @@ impl Assembler {
     fn extend(&mut self, piece: &[u8], rules: &Rules, sink: Sink<'_>) {
         // One byte more may be a carriage return that does not count.
         let room = (rules.max_line + 1).saturating_sub(self.line.len());
-        if piece.len() <= room && (self.line.len() + piece.len() <= rules.max_line || piece.last() == Some(&b'\r')) {
+        let fits = self.line.len() + piece.len() <= rules.max_line || piece.last().is_none_or(|last| *last == b'\r');
+        if piece.len() <= room && fits {
             self.line.extend_from_slice(piece);
             return;
         }
@@ -269,6 +270,8 @@ mod tests {
         let mut assembler = Assembler::default();
         assert_eq!(collect(&mut assembler, b"12345678\n", &rules), ["12345678"]);
         assert_eq!(collect(&mut assembler, b"12345678\r\n", &rules), ["12345678"]);
+        assert_eq!(collect(&mut assembler, b"12345678\r", &rules), Vec::<String>::new());
+        assert_eq!(collect(&mut assembler, b"\n", &rules), ["12345678"], "the end of the line may come in pieces");
         assert_eq!(collect(&mut assembler, b"123456", &rules), Vec::<String>::new());
         assert_eq!(collect(&mut assembler, b"789", &rules), ["12345678 …[cut at 8 bytes]"]);
         assert_eq!(assembler.position(), Position { offset: assembler.read(), skipping: true });
