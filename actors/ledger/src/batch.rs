@@ -31,7 +31,7 @@ pub(crate) struct Claim {
 }
 
 /// Signals ready to be stored.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct SignalBatch {
     pub(crate) piece: Vec<u8>,
     pub(crate) frame: Option<Vec<u8>>,

@@ -21,6 +21,7 @@ use crate::{
     open::{self, Files},
     read::{ReadPool, Reader},
     storage::{Storage, StorageHealth},
+    tables::cursors::Snapshot,
     tx::{Identity, Tx},
     writer::{
         self, AppendJob, Job, WriteJob,
@@ -139,6 +140,9 @@ pub struct Options {
     pub retention: Retention,
     /// The SQLite VFS to use instead of the system's own; for fault tests.
     pub vfs: Option<String>,
+    /// Asked after an error of the device whether forcing data to it failed, besides asking the kernel;
+    /// for fault tests, whose files are not the kernel's.
+    pub sync_failed: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
     /// What to do when the process must end; the root makes it exit 70.
     pub fatal: FatalHook,
     /// The name of this node, as audit entries carry it.
@@ -156,6 +160,7 @@ impl Options {
             limits: Limits::default(),
             retention: Retention::default(),
             vfs: None,
+            sync_failed: None,
             fatal: Arc::new(|_| {}),
             node: "local".to_owned(),
         }
@@ -245,23 +250,37 @@ impl Ledger {
     /// Stores signals. `Ok` means that they survive a crash and a loss of power. Answers `Busy` at once
     /// when the bulk queue is full. The signals are stored even if this future is dropped.
     pub async fn append(&self, batch: SignalBatch) -> Result<Appended, LedgerError> {
-        let (job, answer, bytes) = self.append_job(batch)?;
+        let (job, answer, bytes) = self.append_job(batch, None)?;
         self.enqueue(Priority::Bulk, job, bytes)?;
         answer.await.unwrap_or(Err(LedgerError::Panicked))
     }
 
     /// The same, but waits for room in the queue: for senders that can be slowed down.
     pub async fn append_waiting(&self, batch: SignalBatch) -> Result<Appended, LedgerError> {
-        let (job, answer, bytes) = self.append_job(batch)?;
+        self.append_saving(batch, None).await
+    }
+
+    /// The same, and in the same transaction records what `module` knows then: the checkpoints that cover
+    /// these signals. After a crash either both are there or neither is.
+    pub async fn append_with(&self, batch: SignalBatch, module: &str, snapshots: Vec<Snapshot>) -> Result<Appended, LedgerError> {
+        self.append_saving(batch, Some((module.to_owned(), snapshots))).await
+    }
+
+    async fn append_saving(&self, batch: SignalBatch, saves: Option<(String, Vec<Snapshot>)>) -> Result<Appended, LedgerError> {
+        let (job, answer, bytes) = self.append_job(batch, saves)?;
         self.shared().queue.push_waiting(Priority::Bulk, job, bytes).await.map_err(|_| LedgerError::stopped())?;
         answer.await.unwrap_or(Err(LedgerError::Panicked))
     }
 
-    fn append_job(&self, batch: SignalBatch) -> Result<(Job, oneshot::Receiver<Result<Appended, LedgerError>>, usize), LedgerError> {
+    fn append_job(
+        &self,
+        batch: SignalBatch,
+        saves: Option<(String, Vec<Snapshot>)>,
+    ) -> Result<(Job, oneshot::Receiver<Result<Appended, LedgerError>>, usize), LedgerError> {
         self.shared().storage.check(Priority::Bulk)?;
         let bytes = batch.bytes();
         let (reply, answer) = oneshot::channel();
-        Ok((Job::Append(AppendJob { batch, reply }), answer, bytes))
+        Ok((Job::Append(AppendJob { batch, saves, reply }), answer, bytes))
     }
 
     fn enqueue(&self, priority: Priority, job: Job, bytes: usize) -> Result<(), LedgerError> {

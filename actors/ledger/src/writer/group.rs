@@ -164,17 +164,22 @@ impl WriterState {
             let claims = &self.claims;
             let batches: Vec<&mut SignalBatch> = jobs.iter_mut().map(|job| &mut job.batch).collect();
             let row = row(batches, first);
+            let saves: Vec<_> = jobs.iter_mut().filter_map(|job| job.saves.take()).collect();
             let mark = work.mark();
             AnsiTransactionManager::begin_transaction(&mut self.conn)?;
             let mut tx = Tx { conn: &mut self.conn, work, identity: &self.shared.identity };
-            let outcome = row.and_then(|row| match row {
-                Some(row) => {
-                    let bytes = row.store(&mut tx)?;
+            let outcome = row.and_then(|row| {
+                let mut bytes = 0;
+                if let Some(row) = row {
+                    bytes = row.store(&mut tx)?;
                     claims.store(tx.conn, first, tx.work.now)?;
-                    failpoint!("ledger::after_insert");
-                    Ok(bytes)
                 }
-                None => Ok(0),
+                for (module, snapshots) in saves {
+                    let head = tx.work.heads.signal;
+                    tx.move_cursor(&module, None, head, snapshots)?;
+                }
+                failpoint!("ledger::after_insert");
+                Ok(bytes)
             });
             match outcome {
                 Ok(bytes) => {

@@ -5,6 +5,7 @@ pub(crate) mod queue;
 mod upkeep;
 
 use std::{
+    fs::File,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
@@ -20,7 +21,7 @@ use crate::{
     error::{FailureReason, LedgerError, StorageFailure},
     ledger::{Appended, Shared},
     open,
-    tables::claims::Claims,
+    tables::{claims::Claims, cursors::Snapshot},
     tx::{Heads, Tx},
 };
 
@@ -54,6 +55,8 @@ impl Job {
 /// Signals and where to answer.
 pub(crate) struct AppendJob {
     pub(crate) batch: SignalBatch,
+    /// What the sender wants to know after a restart if, and only if, these signals are stored.
+    pub(crate) saves: Option<(String, Vec<Snapshot>)>,
     pub(crate) reply: oneshot::Sender<Result<Appended, LedgerError>>,
 }
 
@@ -115,12 +118,14 @@ pub(crate) struct WriterState {
     heads: Heads,
     claims: Claims,
     upkeep: upkeep::Upkeep,
+    /// The write-ahead log, open since before the writes that may fail; see [`WriterState::settled`].
+    wal: Option<File>,
 }
 
 impl WriterState {
     pub(crate) fn new(shared: &Arc<Shared>, conn: SqliteConnection, heads: Heads) -> WriterState {
         let claims = Claims::new(shared.options.limits.claims);
-        WriterState { shared: shared.clone(), conn, heads, claims, upkeep: upkeep::Upkeep::default() }
+        WriterState { shared: shared.clone(), conn, heads, claims, upkeep: upkeep::Upkeep::default(), wal: None }
     }
 }
 
