@@ -15,7 +15,9 @@ pub mod error;
 pub mod guard;
 mod health;
 pub mod idempotency;
+pub mod ingest;
 pub mod limits;
+pub mod live;
 mod metrics;
 mod modules;
 pub mod origins;
@@ -28,7 +30,7 @@ pub mod tickets;
 mod users;
 
 use actix_web::{
-    HttpRequest,
+    HttpRequest, HttpResponse,
     http::StatusCode,
     web::{self, ServiceConfig},
 };
@@ -72,6 +74,10 @@ macro_rules! routes {
 }
 
 routes! {
+    // signals in, events out
+    "/api/events" => { post: integrator ingest::events::post };
+    "/api/live" => { get: viewer live::get };
+
     // the page and the API document
     "/" => { get: public docs::page };
     "/page.css" => { get: public docs::style };
@@ -105,17 +111,18 @@ routes! {
 }
 
 /// The path is there, the method is not.
-async fn wrong_method(request: HttpRequest) -> error::ApiError {
+async fn wrong_method(request: HttpRequest) -> error::ApiResult<HttpResponse> {
     let pattern = request.match_pattern().unwrap_or_default();
     let methods: Vec<String> =
         OPERATIONS.iter().filter(|operation| operation.path == pattern).map(|operation| operation.method.to_uppercase()).collect();
     let methods = methods.join(", ");
-    error::ApiError::with_status(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", format!("this takes {methods}")).allow(methods)
+    Err(error::ApiError::with_status(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", format!("this takes {methods}")).allow(methods))
 }
 
 /// The path is not there.
-async fn nowhere() -> error::ApiError {
-    error::ApiError::new(ErrorKind::NotFound, "not_found", "there is nothing at this path; GET /api/openapi.json names what there is")
+async fn nowhere() -> error::ApiResult<HttpResponse> {
+    let detail = "there is nothing at this path; GET /api/openapi.json names what there is";
+    Err(error::ApiError::new(ErrorKind::NotFound, "not_found", detail))
 }
 
 /// The routes, for an `actix_web::App`.

@@ -16,7 +16,7 @@ use opspilot_runtime::Overall;
 use tokio::sync::watch;
 
 use super::{
-    auth::Auth, error::ApiError, idempotency::InFlight, limits::RateLimiter, metrics::HttpMetrics, settings::Settings,
+    auth::Auth, error::ApiError, idempotency::InFlight, ingest::{IN_FLIGHT, Intake}, live::Live, limits::RateLimiter, metrics::HttpMetrics, settings::Settings,
     shell::RequestIds, tickets::Tickets,
 };
 
@@ -117,6 +117,8 @@ pub struct AppState {
     pub auth: Auth,
     /// Tickets for the live feed.
     pub tickets: Tickets,
+    /// The live feed, once its module runs.
+    pub live: Live,
     /// What the process lets the API see and do.
     pub control: Arc<dyn Control>,
     /// Turns true when the service begins to stop.
@@ -124,6 +126,7 @@ pub struct AppState {
     /// When this state was made: the start of the service.
     pub started_at: Timestamp,
     pub(super) limiter: RateLimiter,
+    pub(super) intake: Intake,
     pub(super) in_flight: InFlight,
     pub(super) request_ids: RequestIds,
     pub(super) metrics: HttpMetrics,
@@ -137,6 +140,8 @@ impl AppState {
             started_at: deps.clock.now(),
             limiter: RateLimiter::new(Arc::clone(&deps.clock), deps.settings.rate_limits.clone()),
             in_flight: InFlight::default(),
+            intake: Intake::new(IN_FLIGHT, &deps.registry)?,
+            live: Live::new(&deps.registry)?,
             request_ids: RequestIds::default(),
             metrics: HttpMetrics::register(&deps.registry)?,
             ledger: deps.ledger,

@@ -166,7 +166,7 @@ fn mac(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
 
 fn read_seed(path: &Path) -> Result<Option<[u8; 32]>, KeyError> {
     let io = |source| KeyError::Io { path: path.to_owned(), source };
-    let mut file = match OpenOptions::new().read(true).custom_flags(nofollow()).open(path) {
+    let file = match OpenOptions::new().read(true).custom_flags(nofollow()).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io(error)),
@@ -176,7 +176,7 @@ fn read_seed(path: &Path) -> Result<Option<[u8; 32]>, KeyError> {
         return Err(KeyError::Exposed(path.to_owned()));
     }
     let mut text = String::new();
-    Read::by_ref(&mut file).take(1024).read_to_string(&mut text).map_err(io)?;
+    (&file).take(1024).read_to_string(&mut text).map_err(io)?;
     let seed = URL_SAFE_NO_PAD.decode(text.trim()).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
     seed.map(Some).ok_or_else(|| KeyError::Unusable(path.to_owned()))
 }
