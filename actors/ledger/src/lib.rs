@@ -12,6 +12,7 @@
 //! * [`SignalLog`], [`AlertLog`] and [`EventLog`] are what followers follow, by cursor.
 
 mod actor;
+mod backup;
 mod batch;
 mod canonical;
 mod error;
@@ -24,6 +25,7 @@ mod metrics;
 mod open;
 mod read;
 mod schema;
+mod search;
 mod storage;
 /// What the alert pipeline reads before it decides, and what it commits.
 pub mod pipeline {
@@ -36,6 +38,7 @@ mod writer;
 
 pub use self::{
     actor::AuditActor,
+    backup::{BackupReport, RestoreError, RestoreReport, backup, restore, verify},
     batch::{SignalBatch, SignalBatchBuilder},
     error::{FailureReason, LedgerError, OpenError, StorageFailure},
     ledger::{Appended, FatalHook, Ledger, Limits, Options, Priority, Retention},
@@ -43,6 +46,7 @@ pub use self::{
     logs::{AlertEntry, AlertLog, EventEntry, EventLog, SignalLog},
     open::DATABASE,
     read::{Listed, Page, Reader},
+    search::{Found, SearchBudget, SignalFilter, StoredSignal},
     storage::StorageHealth,
     tables::{
         alerts::AlertFilter,

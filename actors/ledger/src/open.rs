@@ -44,6 +44,10 @@ pub(crate) struct Files {
     pub(crate) dir: PathBuf,
     pub(crate) url: String,
     pub(crate) reserve_bytes: u64,
+    /// Open since before the first write: the kernel tells every open file once that forcing it to the
+    /// device failed. Never closed before the connections: closing any handle on the file drops SQLite's
+    /// locks on it.
+    database: File,
     _lock: DirLock,
 }
 
@@ -76,6 +80,11 @@ impl Files {
         std::fs::remove_file(self.dir.join(RESERVE)).is_ok()
     }
 
+    /// Whether forcing the database file to the device fails, or failed since it was last asked.
+    pub(crate) fn sync_fails(&self) -> bool {
+        self.database.sync_data().is_err()
+    }
+
     /// Takes the mark of an orderly stop.
     pub(crate) fn mark_stopped(&self) -> std::io::Result<()> {
         std::fs::remove_file(self.dir.join(MARKER))?;
@@ -88,7 +97,7 @@ fn wal_of(dir: &Path) -> PathBuf {
 }
 
 /// The database as a URI; the path may hold any character.
-fn url_of(path: &Path, vfs: Option<&str>) -> String {
+pub(crate) fn url_of(path: &Path, vfs: Option<&str>) -> String {
     use std::os::unix::ffi::OsStrExt;
     let mut url = String::from("file:");
     for byte in path.as_os_str().as_bytes() {
@@ -110,7 +119,7 @@ fn version(text: &str) -> Option<(u32, u32, u32)> {
     Some((parts.next()?.ok()?, parts.next()?.ok()?, parts.next().and_then(Result::ok).unwrap_or(0)))
 }
 
-fn text(conn: &mut SqliteConnection, query: &str) -> Result<String, LedgerError> {
+pub(crate) fn text(conn: &mut SqliteConnection, query: &str) -> Result<String, LedgerError> {
     Ok(diesel::dsl::sql::<sql_types::Text>(query).get_result(conn)?)
 }
 
@@ -215,15 +224,13 @@ pub(crate) fn open(options: Options) -> Result<(Arc<Shared>, WriterState), OpenE
             ),
         });
     }
-    let fresh = !path.exists();
-    if fresh {
-        // made here and not by SQLite, so that nobody else can read it
-        OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path).map_err(io_error(&path))?;
-    }
+    // made here and not by SQLite, so that nobody else can read it
+    let database = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path).map_err(io_error(&path))?;
     let files = Arc::new(Files {
         url: url_of(&path, options.vfs.as_deref()),
         dir: dir.clone(),
         reserve_bytes: options.limits.reserve_bytes,
+        database,
         _lock: lock,
     });
     let mut conn = connect(&files.url, &path, options.limits.busy_timeout.as_millis())?;

@@ -192,7 +192,7 @@ mod tests {
     #[test]
     fn words_are_lower_cased_runs_of_at_least_two_ascii_word_bytes() {
         assert_eq!(tokens("Order-81 a FAILED"), tokens("order 81 failed"));
-        assert_eq!(tokens("x y z"), []);
+        assert!(tokens("x y z").is_empty());
         assert_eq!(tokens("a_b"), tokens("A_B"));
         assert_eq!(tokens("größe"), tokens("gr"), "bytes outside ASCII end a word");
         assert_ne!(tokens("abcdefgh"), tokens("abcdefgi"));

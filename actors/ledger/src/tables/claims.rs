@@ -136,6 +136,11 @@ impl Claims {
         up_to.map(|up_to| (up_to, early))
     }
 
+    /// Whether the table was read.
+    pub(crate) fn is_loaded(&self) -> bool {
+        self.loaded
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.known.len()
     }

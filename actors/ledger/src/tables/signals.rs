@@ -136,3 +136,49 @@ impl Reader<'_> {
         Ok(entries)
     }
 }
+
+/// The oldest rows that a step may delete, as (first, last, received), never the newest of all:
+/// its number must stay known.
+fn oldest(conn: &mut SqliteConnection, rows: i64, bytes: i64) -> Result<Vec<(i64, i64, i64)>, LedgerError> {
+    let newest: Option<i64> = t::signal_block.select(diesel::dsl::max(t::first_seq)).first(conn)?;
+    let found: Vec<(i64, i64, i64, i64)> = t::signal_block
+        .filter(t::first_seq.ne(newest.unwrap_or(0)))
+        .order(t::first_seq)
+        .limit(rows)
+        .select((t::first_seq, t::last_seq, t::received_max, t::stored_len))
+        .load(conn)?;
+    let mut total = 0_i64;
+    Ok(found
+        .into_iter()
+        .take_while(|(.., stored)| {
+            let room = total < bytes;
+            total = total.saturating_add(*stored);
+            room
+        })
+        .map(|(first, last, received, _)| (first, last, received))
+        .collect())
+}
+
+/// Deletes rows received before `before` that every follower has read.
+pub(crate) fn delete_before(
+    conn: &mut SqliteConnection,
+    before: Timestamp,
+    least: Option<Seq>,
+    rows: i64,
+    bytes: i64,
+) -> Result<usize, LedgerError> {
+    let least = least.map_or(Ok(i64::MAX), stored)?;
+    let old = oldest(conn, rows, bytes)?;
+    match old.iter().take_while(|(_, last, received)| *received < before.millis() && *last <= least).last() {
+        Some((first, ..)) => Ok(diesel::delete(t::signal_block.filter(t::first_seq.le(first))).execute(conn)?),
+        None => Ok(0),
+    }
+}
+
+/// Deletes the oldest rows whoever still wants them: first and last number, and how many rows.
+pub(crate) fn delete_oldest(conn: &mut SqliteConnection, rows: i64, bytes: i64) -> Result<Option<(Seq, Seq, usize)>, LedgerError> {
+    let old = oldest(conn, rows, bytes)?;
+    let (Some((first, ..)), Some((place, last, _))) = (old.first(), old.last()) else { return Ok(None) };
+    let deleted = diesel::delete(t::signal_block.filter(t::first_seq.le(place))).execute(conn)?;
+    Ok(Some((loaded(*first)?, loaded(*last)?, deleted)))
+}

@@ -2,6 +2,7 @@
 
 mod group;
 pub(crate) mod queue;
+mod retention;
 mod upkeep;
 
 use std::{

@@ -26,7 +26,6 @@ struct State<J> {
     bulk: VecDeque<Queued<J>>,
     bulk_bytes: usize,
     closed: bool,
-    nudged: bool,
 }
 
 /// The queues.
@@ -63,7 +62,7 @@ pub(crate) enum Taken<J> {
 impl<J> Queue<J> {
     pub(crate) fn new(limits: &Limits) -> Queue<J> {
         Queue {
-            state: Mutex::new(State { control: VecDeque::new(), bulk: VecDeque::new(), bulk_bytes: 0, closed: false, nudged: false }),
+            state: Mutex::new(State { control: VecDeque::new(), bulk: VecDeque::new(), bulk_bytes: 0, closed: false }),
             filled: Condvar::new(),
             room: Notify::new(),
             control_len: limits.control_queue,
@@ -121,9 +120,6 @@ impl<J> Queue<J> {
             if state.closed {
                 return Taken::Closed;
             }
-            if std::mem::take(&mut state.nudged) {
-                return Taken::Idle;
-            }
             match patience {
                 None => self.filled.wait(&mut state),
                 Some(patience) => {
@@ -167,12 +163,6 @@ impl<J> Queue<J> {
         self.state.lock().closed = true;
         self.filled.notify_all();
         self.room.notify_waiters();
-    }
-
-    /// Makes the writer look around although nothing is queued.
-    pub(crate) fn nudge(&self) {
-        self.state.lock().nudged = true;
-        self.filled.notify_all();
     }
 
     /// How many jobs wait: control, bulk.

@@ -28,7 +28,8 @@ use crate::{
 pub(crate) struct Upkeep {
     /// Something was written since the last checkpoint.
     pub(crate) dirty: bool,
-    pub(crate) last_retention: Option<Duration>,
+    /// When to look for what is old again, by the monotonic clock; at once if never.
+    pub(crate) retain_at: Option<Duration>,
 }
 
 impl Upkeep {
@@ -52,12 +53,17 @@ impl WriterState {
         let mut work = Work::new(self.shared.options.clock.now(), self.heads);
         AnsiTransactionManager::begin_transaction_sql(&mut self.conn, "BEGIN IMMEDIATE")?;
         let done = job(&mut Tx { conn: &mut self.conn, work: &mut work, identity: &self.shared.identity })
-            .and_then(|value| audit::store_head(&mut self.conn, &work.heads.audit).map(|()| value));
+            .and_then(|value| {
+                if work.heads.audit != self.heads.audit {
+                    audit::store_head(&mut self.conn, &work.heads.audit)?;
+                }
+                Ok(value)
+            });
         match done {
             Ok(value) => {
                 AnsiTransactionManager::commit_transaction(&mut self.conn)?;
+                self.upkeep.dirty |= work.heads != self.heads;
                 self.publish(work);
-                self.upkeep.dirty = true;
                 Ok(value)
             }
             Err(error) => {
@@ -71,7 +77,7 @@ impl WriterState {
     pub(crate) fn announce_start(&mut self, migrations: &[String], unclean: bool) -> Result<(), LedgerError> {
         let version = env!("CARGO_PKG_VERSION");
         let boot = self.shared.identity.boot.clone();
-        self.own(|tx| {
+        let announced = self.own(|tx| {
             if meta::get(tx.conn, meta::INSTANCE)?.is_none() {
                 meta::set(tx.conn, meta::INSTANCE, &hex::encode(rand::random::<[u8; 16]>()))?;
                 meta::set(tx.conn, meta::EPOCH, &hex::encode(rand::random::<[u8; 8]>()))?;
@@ -93,13 +99,16 @@ impl WriterState {
                 ..AuditEntry::default()
             })?;
             Ok(())
-        })
+        });
+        self.watch_wal();
+        announced
     }
 
     /// A write that reaches the device, to see whether storage takes writes.
     pub(crate) fn probe(&mut self) -> Result<(), StorageFailure> {
         let now = self.shared.options.clock.now();
         let tried = self.own(|tx| meta::set(tx.conn, meta::PROBE, &now.to_string()));
+        self.watch_wal();
         tried.map_err(|error| self.settled(as_failure(error)))
     }
 
@@ -107,7 +116,10 @@ impl WriterState {
     pub(crate) fn after_commit(&mut self) -> Result<(), StorageFailure> {
         self.upkeep.dirty = true;
         let bytes = self.wal_bytes();
-        if bytes > self.shared.options.limits.checkpoint_bytes { self.checkpoint("PASSIVE") } else { Ok(()) }
+        if bytes > self.shared.options.limits.checkpoint_bytes {
+            self.checkpoint("PASSIVE")?;
+        }
+        self.retain()
     }
 
     /// Nothing is queued: checkpoint what was written.
@@ -116,7 +128,7 @@ impl WriterState {
             self.upkeep.dirty = false;
             self.checkpoint("PASSIVE")?;
         }
-        Ok(())
+        self.retain()
     }
 
     fn wal_bytes(&self) -> u64 {
@@ -163,14 +175,31 @@ impl WriterState {
         }
     }
 
-    /// What an error of the device really was: see `sync`.
+    /// Opens the write-ahead log beside SQLite, once it is there.
+    pub(crate) fn watch_wal(&mut self) {
+        self.wal = std::fs::File::open(self.shared.files.wal()).ok();
+    }
+
+    /// What an error of the device really was. Diesel says only "disk I/O error", whether a write or the
+    /// forcing to the device failed; but the kernel reports a failed forcing once to every file that was
+    /// open, so asking it through our own handles tells. After that what lies in memory says nothing about
+    /// what is on the device, and the process must end.
     pub(crate) fn settled(&self, failure: StorageFailure) -> StorageFailure {
-        failure
+        if failure.reason != FailureReason::Io {
+            return failure;
+        }
+        let told = self.shared.options.sync_failed.as_ref().is_some_and(|sync_failed| sync_failed());
+        let wal = self.wal.as_ref().is_some_and(|wal| wal.sync_data().is_err());
+        if told || wal || self.shared.files.sync_fails() {
+            StorageFailure { reason: FailureReason::Sync, ..failure }
+        } else {
+            failure
+        }
     }
 }
 
 /// An error of the writer's own transaction, as a failure of storage.
-fn as_failure(error: LedgerError) -> StorageFailure {
+pub(crate) fn as_failure(error: LedgerError) -> StorageFailure {
     match error {
         LedgerError::Unavailable(failure) => failure,
         other => StorageFailure::new(FailureReason::Io, other.to_string()),

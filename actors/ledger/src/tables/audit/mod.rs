@@ -4,6 +4,28 @@
 //! (SHA-256 over `0x00 ‖ leaf`, as the leaves of RFC 6962), they are never serialised again to verify. It
 //! commits to the payload by SHA-256 over `0x02 ‖ salt ‖ body`, so that a payload can be deleted without
 //! breaking anything, and names the hash of the leaf before it.
+//!
+//! The codes of this part; never reused. `I` is for what happened, `W` for what a person should look at,
+//! `E` for what failed.
+//!
+//! | code | meaning |
+//! |---|---|
+//! | `SYS01I` | the service started |
+//! | `SYS02I` | the service stopped in order |
+//! | `SYS03W` | the previous run did not stop in order |
+//! | `SYS04I` | the schema was migrated |
+//! | `DLQ01I` | something was set aside because it could not be processed |
+//! | `DLQ02I` | somebody had it tried again |
+//! | `DLQ03I` | the second try went well |
+//! | `RET02W` | the size limit deleted signals that a follower had not read |
+//! | `BAK01I` | a backup was made |
+//! | `RES01I` | the ledger was restored from a backup; the epoch is new |
+//! | `DEN01W` | somebody was denied something |
+//! | `DEN02W` | the same was denied again so many times within a minute |
+//! | `CFG01I` | the configuration changed |
+//! | `CFG01E` | a configuration was refused |
+//! | `MOD01I` | a module was switched on or off |
+//! | `MOD02I` | a module was restarted |
 
 mod denied;
 mod read;
@@ -20,32 +42,6 @@ use crate::{
     schema::{audit_head, audit_leaf, audit_payload},
     tx::{Tx, loaded, stored},
 };
-
-/// The codes of this part; never reused. `I` is for what happened, `W` for what a person should look at,
-/// `E` for what failed.
-///
-/// | code | meaning |
-/// |---|---|
-/// | `SYS01I` | the service started |
-/// | `SYS02I` | the service stopped in order |
-/// | `SYS03W` | the previous run did not stop in order |
-/// | `SYS04I` | the schema was migrated |
-/// | `DLQ01I` | something was set aside because it could not be processed |
-/// | `DLQ02I` | somebody had it tried again |
-/// | `DLQ03I` | the second try went well |
-/// | `RET02W` | the size limit deleted signals that a follower had not read |
-/// | `BAK01I` | a backup was made |
-/// | `RES01I` | the ledger was restored from a backup; the epoch is new |
-/// | `DEN01W` | somebody was denied something |
-/// | `DEN02W` | the same was denied again so many times within a minute |
-/// | `CFG01I` | the configuration changed |
-/// | `CFG01E` | a configuration was refused |
-/// | `MOD01I` | a module was switched on or off |
-/// | `MOD02I` | a module was restarted |
-pub const CODES: [&str; 16] = [
-    "SYS01I", "SYS02I", "SYS03W", "SYS04I", "DLQ01I", "DLQ02I", "DLQ03I", "RET02W", "BAK01I", "RES01I", "DEN01W", "DEN02W", "CFG01I",
-    "CFG01E", "MOD01I", "MOD02I",
-];
 
 /// What something was done to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,7 +78,7 @@ impl Outcome {
 /// An entry to be written. `..AuditEntry::default()` fills in success, no request and an empty body.
 #[derive(Debug, Clone)]
 pub(crate) struct AuditEntry {
-    /// A stable code; see [`CODES`] and the table files.
+    /// A stable code; see the table above, and those of the other files.
     pub(crate) code: &'static str,
     pub(crate) actor: Actor,
     pub(crate) object: Object,
