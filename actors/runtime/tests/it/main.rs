@@ -1,0 +1,11 @@
+//! What the runtime promises, one file for each subject.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "these are tests")]
+
+mod blocked;
+mod events;
+mod followers;
+mod handles;
+mod model;
+mod poison;
+mod supervision;
+mod world;
