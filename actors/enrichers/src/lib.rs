@@ -1,1 +1,31 @@
+//! Turns alerts into incidents.
+//!
+//! The alert log is read by one consumer, the [`pipeline`]. It hands every batch to the stages that are
+//! switched on, in the order in which the wiring names them, and commits what they decide in one
+//! transaction. The stages are pure deciders, each behind a supervised actor of its own:
+//!
+//! * `enricher.dedup` says which episode a record belongs to and what it means for it;
+//! * `enricher.incidentStore` opens, joins, counts, resolves and reopens incidents.
+//!
+//! A stage that is switched off passes alerts unchanged. A stage that fails is restarted and asked again;
+//! nothing is lost, since nothing is committed before every stage has answered.
 
+mod dedup;
+mod incident_store;
+pub mod pipeline;
+mod stage;
+mod stage_actor;
+#[cfg(test)]
+mod testkit;
+
+use opspilot_runtime::Entry;
+
+pub use self::{
+    dedup::{Config as DedupConfig, ID as DEDUP},
+    incident_store::{Config as IncidentStoreConfig, ID as INCIDENT_STORE},
+    stage::{Item, Verdict},
+    stage_actor::{Answer, Decide, Decider, Poisoned, Stage, StageModule, Stages},
+};
+
+/// Every module of this category.
+pub const MODULES: &[Entry] = &[dedup::ENTRY, incident_store::ENTRY];

@@ -1,0 +1,330 @@
+//! What a record or a tick does to incidents.
+
+use std::time::Duration;
+
+use opspilot_kernel::{
+    alert::{AlertRecord, AlertStatus, Transition},
+    ids::{AlertId, IncidentId, Seq},
+    incident::{IncidentStatus, TimelineKind},
+    time::Timestamp,
+};
+use opspilot_ledger::{
+    AlertEntry,
+    pipeline::{Board, Decision},
+};
+use serde_json::{Value, json};
+
+use super::{
+    ID, Rules,
+    desk::{Desk, Effects},
+};
+use crate::{
+    dedup::decide::{Episode, judge},
+    stage::{Item, Verdict, continuation, reason},
+};
+
+/// Timers that one tick lets go off; further ones wait for the next tick, which is due at once.
+pub(crate) const TIMERS_PER_TICK: usize = 1000;
+
+const SWITCHED_OFF: &str = "incidents are switched off";
+
+/// What was decided on one entry, before it is written down.
+struct Decided {
+    incident: Option<IncidentId>,
+    outcome: &'static str,
+    text: String,
+    inputs: Value,
+}
+
+/// Opens, joins, counts, resolves and reopens; returns what changed, and why.
+pub(crate) fn decide(rules: &Rules, board: &Board, items: &[Item]) -> (Effects, Vec<Decision>) {
+    let mut desk = Desk::new(rules, board);
+    let mut decisions = Vec::new();
+    for item in items {
+        match &item.entry {
+            AlertEntry::Record { seq, record } => {
+                let known = desk.episode(&record.alert).map(Episode::of);
+                // without the stage before, an episode that is over never goes on
+                let verdict = item.verdict.unwrap_or_else(|| judge(record, known.as_ref(), None));
+                let decided = apply(&mut desk, *seq, record, verdict);
+                let alert = desk.episode(&record.alert).map_or_else(|| record.alert.clone(), |state| state.alert.id.clone());
+                let repeats = matches!(decided.outcome, "counted" | "none");
+                decisions.push(written(*seq, record.logged_at, Some(alert), decided, repeats));
+            }
+            AlertEntry::Tick { .. } if !rules.enabled => {}
+            AlertEntry::Tick { seq, at } => {
+                for id in desk.due(*at, TIMERS_PER_TICK) {
+                    for decided in timers(&mut desk, &id, *at) {
+                        decisions.push(written(*seq, *at, None, decided, false));
+                    }
+                }
+            }
+        }
+    }
+    (desk.finish(), if rules.enabled { decisions } else { Vec::new() })
+}
+
+fn written(seq: Seq, at: Timestamp, alert: Option<AlertId>, decided: Decided, repeats: bool) -> Decision {
+    let Decided { incident, outcome, text, inputs } = decided;
+    Decision { seq, at, stage: ID.as_str(), alert, incident, outcome, text, inputs, repeats }
+}
+
+fn apply(desk: &mut Desk<'_>, seq: Seq, record: &AlertRecord, verdict: Verdict) -> Decided {
+    match verdict {
+        Verdict::Starts { reopen_within, goes_on } => {
+            let alert = if goes_on { continuation(&record.alert, seq) } else { record.alert.clone() };
+            desk.begin_episode(alert.clone(), record);
+            place(desk, &alert, record, reopen_within)
+        }
+        Verdict::Resumes => resume(desk, seq, record),
+        Verdict::Counts => count(desk, record),
+        Verdict::Ends => end(desk, record),
+        Verdict::Late => late(desk, record),
+        Verdict::Unknown => nothing("it is about an alert that was never seen firing"),
+    }
+}
+
+fn nothing(why: &str) -> Decided {
+    Decided { incident: None, outcome: "none", text: format!("no incident is touched: {why}"), inputs: Value::Null }
+}
+
+/// Finds the incident for an episode that holds and has none, or opens it.
+fn place(desk: &mut Desk<'_>, alert: &AlertId, record: &AlertRecord, reopen_within: Option<Duration>) -> Decided {
+    if !desk.rules.enabled {
+        return nothing(SWITCHED_OFF);
+    }
+    let last = desk.last_resolved(record.fingerprint).map(|state| (state.incident.id.clone(), state.incident.resolved_at));
+    let inputs = json!({
+        "fingerprint": record.fingerprint,
+        "severity": record.severity,
+        "open_incident": desk.open_incident(record.fingerprint),
+        "last_incident": last.as_ref().map(|(id, _)| id),
+        "last_resolved_at": last.as_ref().and_then(|(_, at)| *at),
+        "reopen_window_secs": reopen_within.map(|window| window.as_secs()),
+    });
+    let at = record.logged_at;
+    let again = last.filter(|(_, resolved_at)| match (reopen_within, resolved_at) {
+        (Some(window), Some(resolved_at)) => at.since(*resolved_at) <= window,
+        _ => false,
+    });
+    let (incident, outcome, text) = match (desk.open_incident(record.fingerprint), again) {
+        (Some(open), _) => (open, "joined", "joins the open incident of the same fingerprint".to_owned()),
+        (None, Some((last, resolved_at))) => {
+            let ago = resolved_at.map_or(0, |resolved_at| at.since(resolved_at).as_secs());
+            let text = format!("opens the last incident of this fingerprint again: it was resolved {ago} s ago, within the window");
+            (last, "reopened", text)
+        }
+        (None, None) => {
+            let id = desk.found_incident(alert, record);
+            (id, "opened", "opens an incident: none with this fingerprint is open or was resolved recently enough".to_owned())
+        }
+    };
+    if let Some(episode) = desk.touch_episode(&record.alert) {
+        episode.alert.incident_id = Some(incident.clone());
+    }
+    if let Some(mut change) = desk.touch_incident(&incident) {
+        change.take_in(true);
+        match outcome {
+            "opened" => {
+                change.opened(at, format!("{} ({}): {}", record.rule, record.detected_by, record.title));
+            }
+            "joined" => change.note(TimelineKind::AlertFiring, at, format!("{} fires in a new episode", record.rule)),
+            _ => change.reopen(at, format!("{} fires again", record.rule)),
+        }
+        change.raise(record.severity, at);
+        change.count(alert, record);
+    }
+    Decided { incident: Some(incident), outcome, text, inputs }
+}
+
+/// An episode that was closed here fires again.
+fn resume(desk: &mut Desk<'_>, seq: Seq, record: &AlertRecord) -> Decided {
+    let Some(state) = desk.episode(&record.alert) else {
+        desk.begin_episode(record.alert.clone(), record);
+        return place(desk, &record.alert, record, None);
+    };
+    let (alert, incident) = (state.alert.id.clone(), state.alert.incident_id.clone());
+    let closed = incident
+        .as_ref()
+        .and_then(|id| desk.incident(id))
+        .map(|state| (state.incident.id.clone(), state.incident.status == IncidentStatus::Resolved));
+    let elsewhere = desk.open_incident(record.fingerprint).filter(|open| Some(open) != incident.as_ref());
+    let enabled = desk.rules.enabled;
+    if let (true, Some((_, true)), Some(_)) = (enabled, &closed, &elsewhere) {
+        // its own incident cannot be opened beside the one that is open: from here on it counts there
+        let alert = continuation(&record.alert, seq);
+        desk.begin_episode(alert.clone(), record);
+        return place(desk, &alert, record, None);
+    }
+    if let Some(episode) = desk.touch_episode(&record.alert) {
+        episode.alert.status = AlertStatus::Firing;
+        episode.alert.resolved_at = None;
+        episode.resolved_by = None;
+        episode.resolved_logged_at = None;
+        episode.alert.severity = episode.alert.severity.max(record.severity);
+        seen(episode, record);
+    }
+    let Some((incident, was_resolved)) = closed else {
+        return place(desk, &alert, record, None);
+    };
+    let at = record.logged_at;
+    if !enabled {
+        return keep_tally(desk, &incident, |firing| firing + 1);
+    }
+    if was_resolved {
+        desk.hold(record.fingerprint, &incident);
+    }
+    if let Some(mut change) = desk.touch_incident(&incident) {
+        change.take_in(false);
+        if was_resolved {
+            change.reopen(at, format!("{} still fires", record.rule));
+        } else {
+            change.note(TimelineKind::AlertFiring, at, format!("{} fires again", record.rule));
+        }
+        change.raise(record.severity, at);
+        change.count(&alert, record);
+    }
+    let inputs = json!({ "fingerprint": record.fingerprint, "incident_was_resolved": was_resolved });
+    let (outcome, text) = if was_resolved {
+        ("reopened", "opens its incident again: the alert it was resolved with still fires")
+    } else {
+        ("joined", "goes on in its incident, which is still open")
+    };
+    Decided { incident: Some(incident), outcome, text: text.to_owned(), inputs }
+}
+
+/// An episode that holds was seen again.
+fn count(desk: &mut Desk<'_>, record: &AlertRecord) -> Decided {
+    let Some(episode) = desk.touch_episode(&record.alert) else {
+        return nothing("it is about an alert that was never seen firing");
+    };
+    seen(episode, record);
+    episode.alert.severity = episode.alert.severity.max(record.severity);
+    let alert = episode.alert.id.clone();
+    let Some(incident) = episode.alert.incident_id.clone() else {
+        // it began while incidents were switched off
+        return match record.transition {
+            Transition::Firing => place(desk, &alert, record, None),
+            Transition::Repeat | Transition::Resolved => nothing("the alert has none, and a repeat opens nothing"),
+        };
+    };
+    if !desk.rules.enabled {
+        return nothing(SWITCHED_OFF);
+    }
+    let mut raised = false;
+    if let Some(mut change) = desk.touch_incident(&incident) {
+        raised = record.severity > change.state().incident.severity;
+        change.raise(record.severity, record.logged_at);
+        change.count(&alert, record);
+    }
+    let inputs = json!({ "severity": record.severity });
+    let (outcome, text) = if raised {
+        ("raised", "its incident gets as severe as the alert has become")
+    } else {
+        ("counted", "counts to its incident, which is open")
+    };
+    Decided { incident: Some(incident), outcome, text: text.to_owned(), inputs }
+}
+
+/// An episode is over.
+fn end(desk: &mut Desk<'_>, record: &AlertRecord) -> Decided {
+    let why = reason(record.resolved_by);
+    let Some(episode) = desk.touch_episode(&record.alert) else {
+        return nothing("it is about an alert that was never seen firing");
+    };
+    episode.alert.status = AlertStatus::Resolved;
+    episode.alert.resolved_at = Some(record.at);
+    episode.resolved_by = record.resolved_by;
+    episode.resolved_logged_at = Some(record.logged_at);
+    seen(episode, record);
+    let alert = episode.alert.id.clone();
+    let Some(incident) = episode.alert.incident_id.clone() else {
+        return nothing("the alert has none");
+    };
+    if !desk.rules.enabled {
+        return keep_tally(desk, &incident, |firing| firing.saturating_sub(1));
+    }
+    let (at, quiet) = (record.logged_at, desk.rules.quiet_period);
+    let mut left = 0;
+    if let Some(mut change) = desk.touch_incident(&incident) {
+        change.count(&alert, record);
+        let state = change.state();
+        state.firing = state.firing.saturating_sub(1);
+        left = state.firing;
+        if state.incident.status != IncidentStatus::Resolved {
+            change.note(TimelineKind::AlertResolved, at, format!("{} is over: {why}", record.rule));
+            if left == 0 && quiet.is_zero() {
+                change.resolve(at, format!("all its alerts are over; the last one, {}: {why}", record.rule));
+            } else if left == 0 {
+                change.state().quiet_at = Some(at.after(quiet));
+            }
+        }
+    }
+    let inputs = json!({ "resolved_by": record.resolved_by, "alerts_still_firing": left, "quiet_period_secs": quiet.as_secs() });
+    let (outcome, text) = match (left, quiet.is_zero()) {
+        (0, true) => ("resolved", "resolves the incident: none of its alerts fires any more".to_owned()),
+        (0, false) => {
+            ("waits", format!("none of its alerts fires any more; the incident is resolved after {} s of quiet", quiet.as_secs()))
+        }
+        (left, _) => ("kept open", format!("the incident stays open: {left} of its alerts still fire")),
+    };
+    Decided { incident: Some(incident), outcome, text, inputs }
+}
+
+/// About an episode that is over.
+fn late(desk: &mut Desk<'_>, record: &AlertRecord) -> Decided {
+    let Some(episode) = desk.touch_episode(&record.alert) else {
+        return nothing("it is about an alert that was never seen firing");
+    };
+    seen(episode, record);
+    let alert = episode.alert.id.clone();
+    let Some(incident) = episode.alert.incident_id.clone() else {
+        return nothing("the alert has none");
+    };
+    if !desk.rules.enabled {
+        return nothing(SWITCHED_OFF);
+    }
+    if let Some(mut change) = desk.touch_incident(&incident) {
+        change.count(&alert, record);
+    }
+    let text = "counts to its incident; the alert is over, so nothing is opened".to_owned();
+    Decided { incident: Some(incident), outcome: "counted", text, inputs: Value::Null }
+}
+
+/// While incidents are switched off they keep count of their alerts and nothing else happens to them.
+fn keep_tally(desk: &mut Desk<'_>, incident: &IncidentId, count: impl FnOnce(u64) -> u64) -> Decided {
+    if let Some(mut change) = desk.touch_incident(incident) {
+        let state = change.state();
+        state.firing = count(state.firing);
+    }
+    nothing(SWITCHED_OFF)
+}
+
+/// What every record tells about its episode.
+fn seen(episode: &mut opspilot_ledger::pipeline::AlertState, record: &AlertRecord) {
+    episode.alert.occurrences = episode.alert.occurrences.saturating_add(record.count);
+    episode.alert.last_seen_at = episode.alert.last_seen_at.max(record.at);
+    episode.last_logged_at = episode.last_logged_at.max(record.logged_at);
+}
+
+/// Lets the timers of one incident go off that are due.
+fn timers(desk: &mut Desk<'_>, id: &IncidentId, at: Timestamp) -> Vec<Decided> {
+    let mut decided = Vec::new();
+    let Some(mut change) = desk.touch_incident(id) else { return decided };
+    let mut write = |outcome, text: &str, due: Option<Timestamp>| {
+        let inputs = json!({ "due_at": due, "tick_at": at });
+        decided.push(Decided { incident: Some(id.clone()), outcome, text: text.to_owned(), inputs });
+    };
+    let snoozed = change.state().incident.snoozed_until.filter(|until| *until <= at);
+    if snoozed.is_some() {
+        change.state().incident.snoozed_until = None;
+        change.note(TimelineKind::SnoozeEnded, at, "the time it was put aside for is over".to_owned());
+        write("woken", "the time it was put aside for is over", snoozed);
+    }
+    let quiet = change.state().quiet_at.filter(|quiet| *quiet <= at);
+    if quiet.is_some() {
+        change.resolve(at, "all its alerts are over and stayed quiet".to_owned());
+        write("resolved", "resolves the incident: all its alerts are over and stayed quiet", quiet);
+    }
+    decided
+}

@@ -1,0 +1,145 @@
+//! Records for tests, short to write.
+
+use std::collections::BTreeMap;
+
+use opspilot_kernel::{
+    alert::{AlertRecord, AlertStatus, Observation, ResolvedBy, Transition},
+    fingerprint::Fingerprint,
+    ids::{AlertId, IncidentId},
+    incident::{IncidentStatus, TimelineEntry},
+    signal::Severity,
+    time::Timestamp,
+};
+use opspilot_ledger::pipeline::{AlertState, Board, FingerprintState, Lifecycle};
+
+use crate::incident_store::desk::Effects;
+
+/// The time every test starts at, and `second` more.
+pub(crate) fn at(second: i64) -> Timestamp {
+    Timestamp::from_millis(1_800_000_000_000 + second * 1000)
+}
+
+/// The id of the episode called `name`.
+pub(crate) fn alert(name: &str) -> AlertId {
+    AlertId::derived(&[name])
+}
+
+/// A record of the episode `name` at `second`. What stands before a `.` in the name is the
+/// fingerprint's, so that `disk.1` and `disk.2` are two episodes of one alert.
+pub(crate) fn record(name: &str, transition: Transition, second: i64) -> AlertRecord {
+    let condition = name.split('.').next().unwrap_or(name);
+    let over = transition == Transition::Resolved;
+    AlertRecord {
+        alert: alert(name),
+        detected_by: "detector.test".to_owned(),
+        rule: condition.to_owned(),
+        fingerprint: Fingerprint::of_pairs([("rule", condition)]),
+        transition,
+        resolved_by: over.then_some(ResolvedBy::Clear),
+        at: at(second),
+        logged_at: at(second),
+        signal_seq: u64::try_from(second).unwrap_or(0) + 1,
+        count: u64::from(!over),
+        source: "shop".to_owned(),
+        title: format!("{condition} is wrong"),
+        description: String::new(),
+        severity: Severity::Warning,
+        labels: BTreeMap::from([("host".to_owned(), "h1".to_owned())]),
+        evidence: if over {
+            Vec::new()
+        } else {
+            vec![Observation::Log { at: at(second), source: "shop".to_owned(), text: format!("{condition} at {second}") }]
+        },
+    }
+}
+
+/// The tables, in memory: what a commit of the pipeline leaves behind.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Memory {
+    pub(crate) board: Board,
+    pub(crate) rows: BTreeMap<AlertId, AlertState>,
+    pub(crate) timeline: BTreeMap<IncidentId, Vec<TimelineEntry>>,
+    pub(crate) evidence: BTreeMap<IncidentId, Vec<(AlertId, Observation)>>,
+    pub(crate) audited: BTreeMap<IncidentId, Vec<Lifecycle>>,
+    held: BTreeMap<IncidentId, Vec<Fingerprint>>,
+}
+
+impl Memory {
+    pub(crate) fn apply(&mut self, effects: Effects) {
+        for state in effects.alerts {
+            self.rows.insert(state.alert.id.clone(), state.clone());
+            self.board.alerts.insert(state.claim.clone(), state);
+        }
+        for change in effects.incidents {
+            let id = change.state.incident.id.clone();
+            if change.founded.is_some() {
+                assert!(!self.held.contains_key(&id), "an incident is founded once");
+            }
+            self.timeline.entry(id.clone()).or_default().extend(change.timeline);
+            self.evidence.entry(id.clone()).or_default().extend(change.evidence);
+            self.audited.entry(id.clone()).or_default().extend(change.lifecycle.into_iter().map(|(what, _)| what));
+            self.held.entry(id.clone()).or_default().extend(&change.fingerprints);
+            for fingerprint in change.fingerprints {
+                let both = FingerprintState { open: Some(id.clone()), latest: Some(id.clone()) };
+                self.board.fingerprints.insert(fingerprint, both);
+            }
+            self.board.incidents.insert(id, change.state);
+        }
+        self.hold();
+    }
+
+    /// `open` names the one incident of a fingerprint that is not resolved, as the index in the database does.
+    fn hold(&mut self) {
+        for (fingerprint, state) in &mut self.board.fingerprints {
+            let incidents = &self.board.incidents;
+            let mut open = self.held.iter().filter(|(id, held)| {
+                held.contains(fingerprint) && incidents[*id].incident.status != IncidentStatus::Resolved
+            });
+            state.open = open.next().map(|(id, _)| id.clone());
+            assert_eq!(open.next(), None, "one open incident per fingerprint");
+        }
+    }
+
+    pub(crate) fn person_resolves(&mut self, now: Timestamp) {
+        for state in self.board.incidents.values_mut() {
+            if state.incident.status != IncidentStatus::Resolved {
+                state.incident.status = IncidentStatus::Resolved;
+                state.incident.resolved_at = Some(now);
+                state.firing = 0;
+                state.quiet_at = None;
+            }
+        }
+        for state in self.board.alerts.values_mut().filter(|state| state.alert.status == AlertStatus::Firing) {
+            state.alert.status = AlertStatus::Resolved;
+            state.alert.resolved_at = Some(now);
+            state.resolved_by = Some(ResolvedBy::Person);
+            state.resolved_logged_at = Some(now);
+            self.rows.insert(state.alert.id.clone(), state.clone());
+        }
+        self.hold();
+    }
+
+    /// What must hold whatever happened.
+    pub(crate) fn check(&self) {
+        let incidents = &self.board.incidents;
+        for state in self.rows.values() {
+            let incident = state.alert.incident_id.as_ref().expect("every alert belongs to an incident");
+            let open = incidents[incident].incident.status != IncidentStatus::Resolved;
+            assert!(open || state.alert.status == AlertStatus::Resolved, "a firing alert's incident is open");
+        }
+        for (id, state) in incidents {
+            let own: Vec<_> = self.rows.values().filter(|row| row.alert.incident_id.as_ref() == Some(id)).collect();
+            let firing = own.iter().filter(|row| row.alert.status == AlertStatus::Firing).count();
+            assert_eq!((state.incident.alert_count, state.firing), (count(own.len()), count(firing)), "{id}");
+            assert_eq!(state.incident.occurrences, own.iter().map(|row| row.alert.occurrences).sum::<u64>(), "{id}");
+            assert_eq!(Some(state.incident.severity), own.iter().map(|row| row.alert.severity).max(), "{id}");
+            assert_eq!(state.timeline_count, count(self.timeline[id].len()));
+            assert_eq!(state.incident.evidence_count, count(self.evidence[id].len()));
+            assert_eq!(self.audited[id].first(), Some(&Lifecycle::Opened));
+        }
+    }
+}
+
+fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap()
+}
