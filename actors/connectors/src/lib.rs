@@ -4,3 +4,7 @@
 //! that cannot append waits; it drops nothing. One that cannot read says so in its health and goes on with the rest.
 
 pub mod file_tail;
+mod meters;
+
+/// Every connector there is.
+pub const MODULES: &[opspilot_runtime::Entry] = &[file_tail::ENTRY];

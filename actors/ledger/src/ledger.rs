@@ -280,7 +280,7 @@ impl Ledger {
         self.shared().storage.check(Priority::Bulk)?;
         let bytes = batch.bytes();
         let (reply, answer) = oneshot::channel();
-        Ok((Job::Append(AppendJob { batch, saves, reply }), answer, bytes))
+        Ok((Job::Append(AppendJob { batch, saves: saves.map(Box::new), reply }), answer, bytes))
     }
 
     fn enqueue(&self, priority: Priority, job: Job, bytes: usize) -> Result<(), LedgerError> {

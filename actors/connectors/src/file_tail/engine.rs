@@ -183,7 +183,8 @@ impl Engine {
     /// When the next step is worth while even if nobody says that a file changed.
     pub(crate) fn next_due(&self) -> Duration {
         let now = self.clock.elapsed();
-        let waits = self.tails.values().filter_map(|tail| self.flush_due(tail)).min().map_or(self.config.poll.0, |due| due.saturating_sub(now));
+        let waits =
+            self.tails.values().filter_map(|tail| self.flush_due(tail)).min().map_or(self.config.poll.0, |due| due.saturating_sub(now));
         waits.min(self.config.poll.0).max(Duration::from_millis(1))
     }
 
@@ -224,7 +225,8 @@ impl Engine {
 
     /// Rotated files first, so that a source's lines come in order; then those with a past; new ones last.
     fn order(&self) -> Vec<FileId> {
-        let mut order: Vec<(&FileId, &Tail)> = self.tails.iter().filter(|(_, tail)| tail.wants_reading() || self.flush_due(tail).is_some()).collect();
+        let mut order: Vec<(&FileId, &Tail)> =
+            self.tails.iter().filter(|(_, tail)| tail.wants_reading() || self.flush_due(tail).is_some()).collect();
         order.sort_by_key(|(_, tail)| (!tail.rotated, tail.saved.is_none(), tail.turn, &tail.path));
         order.into_iter().map(|(id, _)| *id).collect()
     }

@@ -88,9 +88,10 @@ fn follows_level_key(before: &[u8]) -> bool {
     {
         marks = rest;
     }
-    marks.len() < before.len() && ["level", "lvl", "severity"].iter().any(|key| {
-        marks.len().checked_sub(key.len()).and_then(|at| marks.get(at..)).is_some_and(|end| end.eq_ignore_ascii_case(key.as_bytes()))
-    })
+    marks.len() < before.len()
+        && ["level", "lvl", "severity"].iter().any(|key| {
+            marks.len().checked_sub(key.len()).and_then(|at| marks.get(at..)).is_some_and(|end| end.eq_ignore_ascii_case(key.as_bytes()))
+        })
 }
 
 /// `E1122 12:00:00.000000 …`, as glog and klog write.

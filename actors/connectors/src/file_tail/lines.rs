@@ -321,10 +321,10 @@ mod tests {
     }
 
     fn rules() -> impl Strategy<Value = Rules> {
-        prop_oneof![(4..20_usize).prop_map(plain), (1..5_u32, 8..40_usize).prop_map(|(lines, bytes)| Rules {
-            max_line: 12,
-            ..joined("^[ab]", lines, bytes)
-        })]
+        prop_oneof![
+            (4..20_usize).prop_map(plain),
+            (1..5_u32, 8..40_usize).prop_map(|(lines, bytes)| Rules { max_line: 12, ..joined("^[ab]", lines, bytes) })
+        ]
     }
 
     proptest! {

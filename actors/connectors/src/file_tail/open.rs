@@ -98,7 +98,8 @@ const KERNEL_FILE_SYSTEMS: &[u64] = &[
 ];
 
 fn is_made_up(fd: impl AsFd) -> Result<bool, Errno> {
-    // The type is a signed word on some machines; only its low 32 bits mean anything.
+    // Only the low 32 bits of the type mean anything.
+    #[allow(clippy::useless_conversion, reason = "the word is narrower on some machines")]
     let kind = u64::from_ne_bytes(i64::from(fstatfs(fd)?.f_type).to_ne_bytes()) & 0xffff_ffff;
     Ok(KERNEL_FILE_SYSTEMS.contains(&kind))
 }
@@ -297,7 +298,6 @@ pub(crate) fn probe(pattern: &Pattern) -> Result<(), Refused> {
         _ => Ok(()),
     }
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -37,7 +37,8 @@ impl Head {
         let mut bytes = vec![0; usize::try_from(want).unwrap_or(0)];
         let got = read_at_most(file, &mut bytes, 0)?;
         bytes.truncate(got);
-        let same = self.len == 0 || usize::try_from(self.len).ok().and_then(|len| bytes.get(..len)).is_some_and(|head| hash(head) == self.hash);
+        let same =
+            self.len == 0 || usize::try_from(self.len).ok().and_then(|len| bytes.get(..len)).is_some_and(|head| hash(head) == self.hash);
         if same {
             *self = Head { len: u64::try_from(got).unwrap_or(self.len), hash: hash(&bytes) };
         }
@@ -148,11 +149,7 @@ impl Tail {
     /// A file as the ledger knows it.
     pub(crate) fn restored(entry: usize, saved: Checkpoint, now: Duration) -> Tail {
         let position = Position { offset: saved.offset, skipping: saved.skipping };
-        Tail {
-            head: saved.head,
-            saved: Some(saved.clone()),
-            ..Tail::new(entry, saved.path, saved.below, saved.name, position, now)
-        }
+        Tail { head: saved.head, saved: Some(saved.clone()), ..Tail::new(entry, saved.path, saved.below, saved.name, position, now) }
     }
 
     /// What the ledger should have once all that was given out is stored.

@@ -79,7 +79,11 @@ impl Rig {
         if survives {
             self.lines.extend(lines);
             for (key, blob) in step.savings {
-                if blob.is_empty() { self.stored.remove(&key) } else { self.stored.insert(key, blob) };
+                if blob.is_empty() {
+                    self.stored.remove(&key)
+                } else {
+                    self.stored.insert(key, blob)
+                };
             }
         } else {
             self.restart();

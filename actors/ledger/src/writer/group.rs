@@ -164,7 +164,7 @@ impl WriterState {
             let claims = &self.claims;
             let batches: Vec<&mut SignalBatch> = jobs.iter_mut().map(|job| &mut job.batch).collect();
             let row = row(batches, first);
-            let saves: Vec<_> = jobs.iter_mut().filter_map(|job| job.saves.take()).collect();
+            let saves: Vec<_> = jobs.iter_mut().filter_map(|job| job.saves.take()).map(|saves| *saves).collect();
             let mark = work.mark();
             AnsiTransactionManager::begin_transaction(&mut self.conn)?;
             let mut tx = Tx { conn: &mut self.conn, work, identity: &self.shared.identity };

@@ -57,7 +57,7 @@ impl Job {
 pub(crate) struct AppendJob {
     pub(crate) batch: SignalBatch,
     /// What the sender wants to know after a restart if, and only if, these signals are stored.
-    pub(crate) saves: Option<(String, Vec<Snapshot>)>,
+    pub(crate) saves: Option<Box<(String, Vec<Snapshot>)>>,
     pub(crate) reply: oneshot::Sender<Result<Appended, LedgerError>>,
 }
 
