@@ -13,7 +13,7 @@ use std::{
 
 use actix::{
     Actor, ActorContext, AsyncContext, Context, Supervised,
-    dev::{ContextFut, channel::AddressReceiver},
+    dev::{AsyncContextParts, ContextFut, ContextParts, channel::AddressReceiver},
     fut::ActorFuture,
 };
 
@@ -24,6 +24,9 @@ use crate::{
 };
 
 pub(crate) type Factory<A> = Arc<dyn Fn(&Lease) -> A + Send + Sync>;
+
+/// Restarts of one instance that begin with a clean list of cancellations.
+const CLEAN_RESTARTS: usize = 1024;
 
 /// Why the actor no longer runs.
 enum End {
@@ -47,10 +50,14 @@ where
     A: Actor<Context = Context<A>> + Supervised,
 {
     let cell = Arc::clone(&lease.cell);
+    // `restart` numbers the actor's futures from 1 again, but keeps cancellations that were not yet carried out: a
+    // stale one would take a new timer away. So every restart gets parts of its own, made while the mailbox is here
+    let mut parts: Vec<_> = (0..CLEAN_RESTARTS).map(|_| mailbox.sender_producer()).collect();
+    let mut clean = move || parts.pop().map(ContextParts::new);
     let mut unborn = Some(Context::with_receiver(mailbox));
     let mut actor: Option<ContextFut<A, Context<A>>> = None;
+    let mut started = begin(&lease, &factory, &mut clean, &mut unborn, &mut actor);
     loop {
-        let started = begin(&lease, &factory, &mut unborn, &mut actor);
         let end = match (started, actor.as_mut()) {
             (Ok(()), Some(actor)) => run(&cell, lease.instance, actor).await,
             (Ok(()), None) => End::Failed(Cause::Start, "the actor is gone".to_owned()),
@@ -74,12 +81,15 @@ where
         match cell.ended(cause, &detail) {
             Verdict::Restart(wait) => {
                 cell.enter(lease.instance, Phase::Backoff);
+                // an actor lets go of everything at once, so that whoever waits for an answer is told now
+                let renewed = actor.is_some().then(|| begin(&lease, &factory, &mut clean, &mut unborn, &mut actor));
                 if let Some(over) = wait_out(&cell, lease.instance, wait).await {
                     bury(cell.id(), actor);
                     cell.enter(lease.instance, Phase::Stopped);
                     return over;
                 }
                 cell.enter(lease.instance, Phase::Starting);
+                started = renewed.unwrap_or_else(|| begin(&lease, &factory, &mut clean, &mut unborn, &mut actor));
             }
             Verdict::GiveUp => {
                 bury(cell.id(), actor);
@@ -100,6 +110,7 @@ where
 fn begin<A>(
     lease: &Lease,
     factory: &Factory<A>,
+    clean: &mut dyn FnMut() -> Option<ContextParts<A>>,
     unborn: &mut Option<Context<A>>,
     actor: &mut Option<ContextFut<A, Context<A>>>,
 ) -> Result<(), String>
@@ -109,6 +120,9 @@ where
     let id = lease.cell.id();
     let made = guarded(id, || {
         if let Some(actor) = actor.as_mut() {
+            if let Some(parts) = clean() {
+                *actor.ctx().parts() = parts;
+            }
             return actor.restart();
         }
         let value = factory(lease);

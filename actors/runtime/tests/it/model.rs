@@ -42,7 +42,9 @@ impl Model {
         if at - self.since >= 60_000 {
             self.streak = 0;
         }
-        self.hangs_until = None;
+        if self.hangs_until.take().is_some() {
+            self.lost += 1;
+        }
         self.recent.retain(|restart| at - restart <= 30_000);
         if self.recent.len() == 5 {
             self.failed = true;
@@ -72,11 +74,11 @@ impl Model {
                 (None, None) => match self.queue.pop_front() {
                     None => break,
                     Some(Op::Do) => self.handled += 1,
-                    Some(Op::Panic) => {
+                    // whoever asked for it is not answered
+                    Some(Op::Panic | Op::Stop) => {
                         self.lost += 1;
                         self.fail(self.now);
                     }
-                    Some(Op::Stop) => self.fail(self.now),
                     // found out after two minutes and at most two heartbeats
                     Some(Op::Hang) => self.hangs_until = Some(self.now + 123_000),
                     Some(Op::Pass(_)) => {}
@@ -126,7 +128,8 @@ async fn check(ops: &[Op]) -> Result<(), TestCaseError> {
         let tally = sick.tally();
         prop_assert_eq!(tally.error, model.lost, "after {:?}", op);
         prop_assert_eq!(tally.received, tally.ok + tally.error + tally.in_flight);
-        prop_assert_eq!(usize::try_from(tally.in_flight).unwrap(), model.queue.len(), "after {:?}", op);
+        let waiting = model.queue.len() + usize::from(model.hangs_until.is_some());
+        prop_assert_eq!(usize::try_from(tally.in_flight).unwrap(), waiting, "after {:?}", op);
     }
     Ok(())
 }

@@ -49,9 +49,8 @@ fn s3_many_poison_signals_do_not_use_up_the_restart_intensity() {
         let faults = std::sync::Arc::clone(&stage.faults);
         let mut spec = opspilot_runtime::ChildSpec::module(crate::followers::ID);
         spec.backoff.first = Duration::from_millis(1);
-        let follower = opspilot_runtime::follow(&stage.ctx, spec, FollowerOptions::default(), move || {
-            crate::followers::Adder::new(&faults)
-        });
+        let follower =
+            opspilot_runtime::follow(&stage.ctx, spec, FollowerOptions::default(), move || crate::followers::Adder::new(&faults));
         let mut poisoned = Vec::new();
         for _ in 0..4 {
             let last = stage.append(&["alert a", "poison", "alert b", "poison", "alert c"]).await;

@@ -1,6 +1,9 @@
 //! Every way to fail, and what becomes of the actor.
 
-use std::{sync::{Arc, atomic::Ordering}, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use opspilot_kernel::module::ModuleStatus;
 use opspilot_runtime::{AskError, ChildSpec, Exit, ExitReason, Intensity, Overall, Phase, Report, Restart, Stopped};
