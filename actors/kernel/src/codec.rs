@@ -196,6 +196,13 @@ pub fn push_record(piece: &mut Vec<u8>, record: Record<'_>) {
     piece.extend_from_slice(record.0);
 }
 
+/// Appends a label to `encoded`, which [`Labels::Encoded`] then reads: for a parser that
+/// meets labels one by one and wants no list of them.
+pub fn push_label(encoded: &mut Vec<u8>, name: &str, value: &str) {
+    put_str(encoded, name);
+    put_str(encoded, value);
+}
+
 /// Builds a piece, keeping count and ranges as it goes.
 #[derive(Debug, Default)]
 pub struct PieceBuilder {

@@ -264,8 +264,9 @@ impl<A: Actor<Context = Context<A>>> Handle<A> {
 
 /// Ends when the instance that was asked can no longer answer.
 async fn gone(watch: &mut watch::Receiver<Standing>, instance: u64) {
-    let gone = watch.wait_for(|standing| standing.instance != instance || standing.phase == Phase::Failed).await;
-    if gone.is_err() {
+    // a plain value: what is borrowed from the watch must not live across the await
+    let over = watch.wait_for(|standing| standing.instance != instance || standing.phase == Phase::Failed).await.is_err();
+    if over {
         std::future::pending::<()>().await;
     }
 }

@@ -1,0 +1,223 @@
+//! What a client asks for: which events, and which of them.
+
+use opspilot_kernel::{
+    config::closest,
+    event::{Envelope, Event, EventKind},
+    ids::Seq,
+    incident::IncidentStatus,
+    signal::Severity,
+};
+use serde::Deserialize;
+
+use super::board::bit;
+use crate::http::strict;
+
+/// A message of a client.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "action", rename_all = "snake_case", deny_unknown_fields)]
+enum Message {
+    Subscribe {
+        #[serde(default)]
+        events: Option<Vec<String>>,
+        #[serde(default)]
+        filter: Filter,
+        #[serde(default)]
+        after: Option<Seq>,
+    },
+    Unsubscribe {
+        #[serde(default)]
+        events: Option<Vec<String>>,
+    },
+    Ping {},
+}
+
+/// Which events pass. A condition says nothing of events that have no such thing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Filter {
+    severity: Option<Vec<Severity>>,
+    status: Option<Vec<IncidentStatus>>,
+    source: Option<Vec<String>>,
+    rule: Option<Vec<String>>,
+    module: Option<Vec<String>>,
+}
+
+impl Filter {
+    fn is_empty(&self) -> bool {
+        *self == Filter::default()
+    }
+
+    fn passes(&self, envelope: &Envelope) -> bool {
+        fn holds<T: PartialEq>(wanted: Option<&Vec<T>>, is: &T) -> bool {
+            wanted.is_none_or(|wanted| wanted.contains(is))
+        }
+        match &envelope.event {
+            Event::IncidentCreated(incident) | Event::IncidentUpdated { incident, .. } => {
+                holds(self.severity.as_ref(), &incident.severity)
+                    && holds(self.status.as_ref(), &incident.status)
+                    && holds(self.source.as_ref(), &incident.source)
+                    && holds(self.rule.as_ref(), &incident.rule)
+                    && holds(self.module.as_ref(), &incident.detected_by)
+            }
+            // only the first sources of a batch are named: what is not named may still be among them
+            Event::LogIngested { sources, .. } => {
+                self.source.as_ref().is_none_or(|wanted| sources.len() >= NAMED || sources.iter().any(|source| wanted.contains(source)))
+            }
+            Event::ModuleHealthChanged { module, .. } => holds(self.module.as_ref(), module),
+        }
+    }
+}
+
+/// How many sources an event names at most.
+const NAMED: usize = 32;
+
+/// What a client wants done.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    Subscribe { events: Vec<EventKind>, filter: Filter, after: Option<Seq> },
+    Unsubscribe { events: Vec<EventKind> },
+    Ping,
+}
+
+/// Why a message is not understood: for programs and for people.
+pub(super) type Misunderstood = (String, String);
+
+/// Reads a message.
+pub(super) fn read(text: &str) -> Result<Wish, Misunderstood> {
+    let message = strict::read::<Message>(text.as_bytes()).map_err(|refusal| {
+        let place = if refusal.pointer.is_empty() { String::new() } else { format!(" at {}", refusal.pointer) };
+        (refusal.code.to_owned(), format!("{}{place}", refusal.detail))
+    })?;
+    Ok(match message {
+        Message::Ping {} => Wish::Ping,
+        Message::Subscribe { events, filter, after } => Wish::Subscribe { events: kinds(events)?, filter, after },
+        Message::Unsubscribe { events } => Wish::Unsubscribe { events: kinds(events)? },
+    })
+}
+
+/// The events named; all if none are.
+fn kinds(names: Option<Vec<String>>) -> Result<Vec<EventKind>, Misunderstood> {
+    let Some(names) = names else { return Ok(EventKind::ALL.to_vec()) };
+    let kind = |name: &String| {
+        EventKind::ALL.into_iter().find(|kind| kind.as_str() == name).ok_or_else(|| {
+            let shown: String = name.chars().filter(|character| !character.is_control()).take(64).collect();
+            let known = EventKind::ALL.map(EventKind::as_str);
+            let message = match closest(&shown, known) {
+                Some(meant) => format!("there is no event {shown}; did you mean {meant}?"),
+                None => format!("there is no event {shown}; there are {}", known.join(", ")),
+            };
+            ("unknown_event".to_owned(), message)
+        })
+    };
+    names.iter().map(kind).collect()
+}
+
+/// What one client listens to: for each kind of event from where on, and which.
+#[derive(Debug, Default)]
+pub(super) struct Interest {
+    wanted: [Option<Wanted>; EventKind::ALL.len()],
+}
+
+#[derive(Debug)]
+struct Wanted {
+    /// Nothing up to here is delivered (any more).
+    after: Seq,
+    filter: Filter,
+}
+
+fn place(kind: EventKind) -> usize {
+    EventKind::ALL.iter().position(|known| *known == kind).unwrap_or(0)
+}
+
+impl Interest {
+    /// Listens to these events from behind `after` on.
+    pub(super) fn add(&mut self, events: &[EventKind], filter: &Filter, after: Seq) {
+        for kind in events {
+            if let Some(wanted) = self.wanted.get_mut(place(*kind)) {
+                *wanted = Some(Wanted { after, filter: filter.clone() });
+            }
+        }
+    }
+
+    /// Listens to these events no longer.
+    pub(super) fn remove(&mut self, events: &[EventKind]) {
+        for kind in events {
+            if let Some(wanted) = self.wanted.get_mut(place(*kind)) {
+                *wanted = None;
+            }
+        }
+    }
+
+    /// Notes that everything up to `seq` was delivered, before the cursor goes back for one kind's sake.
+    pub(super) fn delivered(&mut self, seq: Seq) {
+        for wanted in self.wanted.iter_mut().flatten() {
+            wanted.after = wanted.after.max(seq);
+        }
+    }
+
+    /// What is listened to.
+    pub(super) fn events(&self) -> Vec<EventKind> {
+        EventKind::ALL.into_iter().zip(&self.wanted).filter(|(_, wanted)| wanted.is_some()).map(|(kind, _)| kind).collect()
+    }
+
+    /// Whether anything is listened to.
+    pub(super) fn is_empty(&self) -> bool {
+        self.wanted.iter().all(Option::is_none)
+    }
+
+    /// Whether the event is to be delivered.
+    pub(super) fn passes(&self, envelope: &Envelope) -> bool {
+        let wanted = self.wanted.get(place(envelope.event.kind())).and_then(Option::as_ref);
+        wanted.is_some_and(|wanted| envelope.seq > wanted.after && wanted.filter.passes(envelope))
+    }
+
+    /// The kinds of which everything behind `after` is delivered, as bits.
+    pub(super) fn whole(&self, after: Seq) -> u8 {
+        let whole = |wanted: &Option<Wanted>| wanted.as_ref().is_some_and(|wanted| wanted.after <= after && wanted.filter.is_empty());
+        EventKind::ALL.into_iter().zip(&self.wanted).filter(|(_, wanted)| whole(wanted)).fold(0, |bits, (kind, _)| bits | bit(kind))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_understood() {
+        assert_eq!(read(r#"{"action":"ping"}"#), Ok(Wish::Ping));
+        assert_eq!(
+            read(r#"{"action":"subscribe","events":["incident.created"],"filter":{"severity":["critical"]},"after":5}"#),
+            Ok(Wish::Subscribe {
+                events: vec![EventKind::IncidentCreated],
+                filter: Filter { severity: Some(vec![Severity::Critical]), ..Filter::default() },
+                after: Some(5)
+            })
+        );
+        assert_eq!(
+            read(r#"{"action":"subscribe"}"#),
+            Ok(Wish::Subscribe { events: EventKind::ALL.to_vec(), filter: Filter::default(), after: None })
+        );
+        assert_eq!(read(r#"{"action":"unsubscribe","events":[]}"#), Ok(Wish::Unsubscribe { events: vec![] }));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_said_with_a_suggestion() {
+        for (text, code, part) in [
+            ("", "malformed_json", "EOF"),
+            ("{}", "required", "action"),
+            (r#"{"action":"subscribe","events":["incident.create"]}"#, "unknown_event", "did you mean incident.created?"),
+            (r#"{"action":"subscribe","events":["x"]}"#, "unknown_event", "module.health_changed"),
+            (r#"{"action":"subscribe","evnts":[]}"#, "unknown_field", "events"),
+            (r#"{"action":"subscribe","filter":{"severty":["critical"]}}"#, "unknown_field", "severity"),
+            (r#"{"action":"subscribe","filter":{"severity":["crit"]}}"#, "unknown_value", ""),
+            (r#"{"action":"subscribe","filter":{"severity":"critical"}}"#, "wrong_type", ""),
+            (r#"{"action":"subscribe","after":-1}"#, "wrong_type", ""),
+            (r#"{"action":"subscrbe"}"#, "unknown_value", "subscribe"),
+            (r#"{"action":"ping","action":"ping"}"#, "malformed_json", "twice"),
+        ] {
+            let (got, message) = read(text).expect_err(text);
+            assert_eq!(got, code, "{text}: {message}");
+            assert!(message.contains(part), "{text}: {message}");
+        }
+    }
+}
