@@ -32,6 +32,8 @@ pub mod pipeline {
     pub use crate::tables::incidents_state::*;
 }
 pub mod tables;
+#[cfg(test)]
+mod tests;
 mod tokens;
 mod tx;
 mod writer;

@@ -16,6 +16,8 @@ pub(crate) mod incidents_people;
 pub(crate) mod incidents_pipeline;
 pub(crate) mod incidents_rows;
 pub(crate) mod incidents_state;
+#[cfg(test)]
+mod incidents_tests;
 pub(crate) mod keys;
 pub(crate) mod meta;
 pub(crate) mod sessions;

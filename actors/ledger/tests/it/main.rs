@@ -1,7 +1,9 @@
 //! The ledger on real files in directories of their own.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
 
+mod faults;
 mod jobs;
 mod search;
 mod signals;
 mod support;
+mod upkeep;
