@@ -165,6 +165,10 @@ impl Episodes {
         self.open.len()
     }
 
+    pub(crate) fn is_full(&self) -> bool {
+        self.open.len() >= self.max
+    }
+
     /// How many were ended early because there were too many.
     pub(crate) fn evicted(&self) -> u64 {
         self.evicted
@@ -293,15 +297,7 @@ impl Episodes {
         self.end(fingerprint.as_u64(), by, None, at, moment, out)
     }
 
-    fn end(
-        &mut self,
-        key: u64,
-        by: ResolvedBy,
-        why: Option<&str>,
-        at: Timestamp,
-        moment: Moment,
-        out: &mut Vec<AlertRecord>,
-    ) -> bool {
+    fn end(&mut self, key: u64, by: ResolvedBy, why: Option<&str>, at: Timestamp, moment: Moment, out: &mut Vec<AlertRecord>) -> bool {
         if self.open.get(&key).is_some_and(|episode| episode.pending > 0) {
             self.say(key, Transition::Repeat, moment.at, out);
         }

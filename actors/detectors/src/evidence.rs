@@ -37,11 +37,6 @@ impl Sample {
         all
     }
 
-    /// Whether nothing is kept.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.first.is_empty()
-    }
-
     /// Roughly what it takes in memory.
     pub(crate) fn bytes(&self) -> usize {
         self.first.iter().chain(&self.last).map(weight).sum()
@@ -75,7 +70,7 @@ mod tests {
         let mut sample = Sample::default();
         (0..10).for_each(|n| sample.push(line(n)));
         assert_eq!(sample.take(), [0, 1, 2, 7, 8, 9].map(line));
-        assert!(sample.is_empty());
+        assert_eq!(sample, Sample::default());
         (0..4).for_each(|n| sample.push(line(n)));
         assert_eq!(sample.take(), [0, 1, 2, 3].map(line));
     }

@@ -8,11 +8,15 @@
 //! If one fails, it is restarted from its snapshots and reads on; the others do not notice. A signal
 //! that kills it again and again is set aside.
 
+#[cfg(test)]
+mod contract;
 mod counts;
 mod deadlines;
 mod detect;
 mod episodes;
 mod evidence;
+mod metrics;
+mod module;
 mod rules;
 mod state;
 mod template;
@@ -24,3 +28,6 @@ pub mod regex;
 pub mod threshold;
 
 pub use self::{counts::Counts, detect::Detect, state::Change};
+
+/// Every detector there is.
+pub const MODULES: &[opspilot_runtime::Entry] = &[regex::ENTRY, threshold::ENTRY, alert::ENTRY];

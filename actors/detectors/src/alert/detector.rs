@@ -77,6 +77,12 @@ impl Detector {
 
 impl Detect for Detector {
     const ID: &'static str = super::ID;
+    const SUMMARY: &'static str = "takes over the alerts that outside systems raise and resolve";
+    type Config = Config;
+
+    fn build(config: &Config) -> Detector {
+        Detector::new(config)
+    }
 
     fn consume(&mut self, entry: &LogEntry, out: &mut Vec<AlertRecord>) {
         match entry {
@@ -106,7 +112,7 @@ impl Detect for Detector {
     }
 
     fn counts(&self) -> Counts {
-        Counts { open: self.episodes.len(), evicted: self.episodes.evicted(), ..self.counts }
+        Counts { open: self.episodes.len(), full: self.episodes.is_full(), evicted: self.episodes.evicted(), ..self.counts }
     }
 }
 
@@ -133,8 +139,7 @@ fn face(signal: &SignalRef<'_>) -> Face {
     let title = [signal.title, signal.name, signal.message].into_iter().find(|text| !text.is_empty());
     let title = title.map_or_else(|| format!("Alert from {}", signal.source), |title| cut(title, TITLE_BYTES * 2).to_owned());
     let description = if signal.description.is_empty() { signal.message } else { signal.description };
-    let mut labels: BTreeMap<String, String> =
-        signal.labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let mut labels: BTreeMap<String, String> = signal.labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     for (name, value) in [("alertname", name), ("source", signal.source)] {
         labels.entry(name.to_owned()).or_insert_with(|| value.to_owned());
     }

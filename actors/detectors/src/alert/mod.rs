@@ -17,3 +17,5 @@ pub use self::{config::Config, detector::Detector};
 
 /// The module's name.
 const ID: &str = "detector.alert";
+/// The registry's entry.
+pub(crate) const ENTRY: opspilot_runtime::Entry = crate::module::entry::<Detector>();

@@ -1,7 +1,10 @@
 use opspilot_kernel::{
     alert::{AlertRecord, ResolvedBy, Transition},
     config::Span,
-    signal::{AlertState::{Firing, Resolved}, Severity},
+    signal::{
+        AlertState::{Firing, Resolved},
+        Severity,
+    },
 };
 use proptest::prelude::*;
 
@@ -21,7 +24,8 @@ fn sent(at: i64, signal: Owned) -> Step {
 
 #[test]
 fn what_the_sender_says_is_kept() {
-    let signal = Owned { title: "Disk of db-1 is full".to_owned(), ..Owned::alert(ms(0), "zabbix", "DiskFull", Firing).label("host", "db-1") };
+    let signal =
+        Owned { title: "Disk of db-1 is full".to_owned(), ..Owned::alert(ms(0), "zabbix", "DiskFull", Firing).label("host", "db-1") };
     let records = say(detector(), &[sent(3, signal)]);
     let [record] = &records[..] else { panic!("{records:?}") };
     assert_eq!((record.title.as_str(), record.rule.as_str(), record.source.as_str()), ("Disk of db-1 is full", "DiskFull", "zabbix"));
@@ -51,15 +55,18 @@ fn the_same_alert_is_counted_and_its_source_ends_it() {
         Step::alert(41_900, "am", "Down", Firing),
     ];
     let records = say(detector(), &steps);
-    assert_eq!(outline(&records), [
-        "     0 firing 1 Down am",
-        "  1000 repeat 2 Down am",
-        " 40000 firing 1 Down am",
-        " 41500 repeat 1 Down am",
-        " 41700 repeat 1 Down am",
-        " 41700 resolved source Down am",
-        " 41900 firing 1 Down am",
-    ]);
+    assert_eq!(
+        outline(&records),
+        [
+            "     0 firing 1 Down am",
+            "  1000 repeat 2 Down am",
+            " 40000 firing 1 Down am",
+            " 41500 repeat 1 Down am",
+            " 41700 repeat 1 Down am",
+            " 41700 resolved source Down am",
+            " 41900 firing 1 Down am",
+        ]
+    );
     assert!(records[..6].iter().all(|record| record.alert == records[0].alert));
     assert_ne!(records[6].alert, records[0].alert);
     assert_eq!(records[6].fingerprint, records[0].fingerprint);
@@ -67,10 +74,16 @@ fn the_same_alert_is_counted_and_its_source_ends_it() {
 
 #[test]
 fn a_system_ends_only_what_it_raised_itself() {
-    let labelled = |source: &str, state| Owned { fingerprint: "f1".to_owned(), ..Owned::alert(ms(0), source, "Down", state).label("source", "am") };
+    let labelled =
+        |source: &str, state| Owned { fingerprint: "f1".to_owned(), ..Owned::alert(ms(0), source, "Down", state).label("source", "am") };
     let mut detector = detector();
     let mut out = Vec::new();
-    let steps = [sent(0, labelled("am", Firing)), sent(1, labelled("evil", Resolved)), sent(2, labelled("evil", Firing)), sent(3, labelled("evil", Resolved))];
+    let steps = [
+        sent(0, labelled("am", Firing)),
+        sent(1, labelled("evil", Resolved)),
+        sent(2, labelled("evil", Firing)),
+        sent(3, labelled("evil", Resolved)),
+    ];
     log_of(&steps, |_| false).iter().for_each(|entry| detector.consume(entry, &mut out));
     assert_eq!(outline(&out), ["     0 firing 1 Down am", "     2 firing 1 Down evil", "     3 resolved source Down evil"]);
     assert_eq!((detector.counts().ignored, detector.counts().open), (1, 1));
@@ -92,7 +105,13 @@ fn identity_is_the_senders_fingerprint_or_source_name_and_labels() {
 #[test]
 fn one_that_gets_worse_fires_at_once() {
     let severe = |at: i64, severity| sent(at, Owned { severity, ..Owned::alert(ms(at), "am", "Down", Firing) });
-    let steps = [severe(0, Severity::Warning), severe(10, Severity::Critical), severe(20, Severity::Info), severe(30, Severity::Critical), Step::tick(2000)];
+    let steps = [
+        severe(0, Severity::Warning),
+        severe(10, Severity::Critical),
+        severe(20, Severity::Info),
+        severe(30, Severity::Critical),
+        Step::tick(2000),
+    ];
     let records = say(detector(), &steps);
     assert_eq!(outline(&records), ["     0 firing 1 Down am", "    10 firing 1 Down am", "  2000 repeat 2 Down am"]);
     assert_eq!(records[1].severity, Severity::Critical);

@@ -149,10 +149,12 @@ fn unknown_capture(name: &str, pattern: &Pattern) -> Option<Problem> {
     let problem = Problem::at("", format!("'${name}' names no capture of the pattern"));
     Some(match closest(name, pattern.names.iter().map(String::as_str).chain(["source"])) {
         Some(meant) => problem.suggest(format!("${meant}")),
-        None if name.len() > 1 => match pattern.names.iter().filter(|known| name.starts_with(known.as_str())).max_by_key(|known| known.len()) {
-            Some(meant) => problem.suggest(format!("${{{meant}}}")),
-            None => problem,
-        },
+        None if name.len() > 1 => {
+            match pattern.names.iter().filter(|known| name.starts_with(known.as_str())).max_by_key(|known| known.len()) {
+                Some(meant) => problem.suggest(format!("${{{meant}}}")),
+                None => problem,
+            }
+        }
         None => problem,
     })
 }

@@ -1,6 +1,9 @@
 //! The detector itself: pure, fed with the log, asked for what it has to say.
 
-use std::{collections::{BTreeMap, BTreeSet}, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use opspilot_kernel::{
     alert::{AlertRecord, Observation, ResolvedBy},
@@ -161,6 +164,10 @@ impl Detector {
     }
 
     fn line(&mut self, seq: Seq, signal: &SignalRef<'_>, now: Timestamp, out: &mut Vec<AlertRecord>) {
+        #[cfg(feature = "failpoints")]
+        if signal.message.contains("opspilot-poison") {
+            fail::fail_point!("detector.regex::poison");
+        }
         let matched = self.gate.matches(signal.message);
         if matched.is_empty() {
             return;
@@ -230,6 +237,12 @@ impl Detector {
 
 impl Detect for Detector {
     const ID: &'static str = super::ID;
+    const SUMMARY: &'static str = "raises an alert when a log line matches a rule";
+    type Config = Config;
+
+    fn build(config: &Config) -> Detector {
+        Detector::new(config.clone())
+    }
 
     fn consume(&mut self, entry: &LogEntry, out: &mut Vec<AlertRecord>) {
         match entry {
@@ -284,6 +297,12 @@ impl Detect for Detector {
     }
 
     fn counts(&self) -> Counts {
-        Counts { open: self.episodes.len(), evicted: self.episodes.evicted(), compiled: self.gate.compiled(), ..self.counts }
+        Counts {
+            open: self.episodes.len(),
+            full: self.episodes.is_full(),
+            evicted: self.episodes.evicted(),
+            compiled: self.gate.compiled(),
+            ..self.counts
+        }
     }
 }

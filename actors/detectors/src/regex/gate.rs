@@ -6,7 +6,10 @@
 //! are tried together as a set. So a line that concerns no rule costs one pass, however many rules
 //! there are, and a rule that never comes near a match costs no more than its literal.
 
-use std::{cell::OnceCell, collections::BTreeMap};
+use std::{
+    cell::{Cell, OnceCell},
+    collections::BTreeMap,
+};
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, Input, MatchKind, automaton::OverlappingState};
 use regex::{Regex, RegexSet, RegexSetBuilder};
@@ -30,6 +33,7 @@ pub(crate) struct Gate {
     overlapping: OverlappingState,
     candidates: Vec<usize>,
     matched: Vec<usize>,
+    compiled: Cell<usize>,
 }
 
 struct Lazy {
@@ -38,8 +42,16 @@ struct Lazy {
 }
 
 impl Lazy {
-    fn regex(&self) -> Option<&Regex> {
-        self.compiled.get_or_init(|| pattern::compile(&self.text)).as_ref()
+    fn regex(&self, count: &Cell<usize>) -> Option<&Regex> {
+        let compile = || {
+            count.set(count.get() + 1);
+            pattern::compile(&self.text)
+        };
+        self.compiled.get_or_init(compile).as_ref()
+    }
+
+    fn is_match(&self, line: &str, count: &Cell<usize>) -> bool {
+        self.regex(count).is_some_and(|regex| regex.is_match(line))
     }
 }
 
@@ -73,6 +85,7 @@ impl Gate {
             overlapping: OverlappingState::start(),
             candidates: Vec::new(),
             matched: Vec::new(),
+            compiled: Cell::new(0),
         };
         gate.build(by_literal);
         gate
@@ -119,15 +132,17 @@ impl Gate {
             }
             self.candidates.sort_unstable();
             self.candidates.dedup();
-            let patterns = &self.patterns;
-            self.matched.extend(self.candidates.iter().filter(|number| is_match(patterns, **number, line)));
+            let (patterns, compiled) = (&self.patterns, &self.compiled);
+            let is_match = |number: &&usize| patterns.get(**number).is_some_and(|lazy| lazy.is_match(line, compiled));
+            self.matched.extend(self.candidates.iter().filter(is_match));
         }
         if !self.always.is_empty() {
             match &self.set {
                 Some(set) => self.matched.extend(set.matches(line).into_iter().filter_map(|place| self.always.get(place))),
                 None => {
-                    let patterns = &self.patterns;
-                    self.matched.extend(self.always.iter().filter(|number| is_match(patterns, **number, line)));
+                    let (patterns, compiled) = (&self.patterns, &self.compiled);
+                    let is_match = |number: &&usize| patterns.get(**number).is_some_and(|lazy| lazy.is_match(line, compiled));
+                    self.matched.extend(self.always.iter().filter(is_match));
                 }
             }
             self.matched.sort_unstable();
@@ -137,15 +152,11 @@ impl Gate {
 
     /// The compiled pattern, for its captures.
     pub(crate) fn regex(&self, number: usize) -> Option<&Regex> {
-        self.patterns.get(number)?.regex()
+        self.patterns.get(number)?.regex(&self.compiled)
     }
 
     /// How many patterns have been compiled so far.
     pub(crate) fn compiled(&self) -> usize {
-        self.patterns.iter().filter(|lazy| lazy.compiled.get().is_some()).count()
+        self.compiled.get()
     }
-}
-
-fn is_match(patterns: &[Lazy], number: usize, line: &str) -> bool {
-    patterns.get(number).and_then(Lazy::regex).is_some_and(|regex| regex.is_match(line))
 }

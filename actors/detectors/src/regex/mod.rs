@@ -20,3 +20,5 @@ pub use self::{
 
 /// The module's name.
 const ID: &str = "detector.regex";
+/// The registry's entry.
+pub(crate) const ENTRY: opspilot_runtime::Entry = crate::module::entry::<Detector>();

@@ -28,11 +28,15 @@ fn detector(rules: Vec<Rule>) -> Detector {
 
 #[test]
 fn a_match_fires_at_once_and_says_everything() {
-    let records = say(detector(vec![payment()]), &[Step::log(0, "checkout", "fine"), Step::log(5, "checkout", "payment failed for order 77")]);
+    let records =
+        say(detector(vec![payment()]), &[Step::log(0, "checkout", "fine"), Step::log(5, "checkout", "payment failed for order 77")]);
     let [record] = &records[..] else { panic!("{records:?}") };
     assert_eq!(record.transition, Transition::Firing);
     assert_eq!((record.at, record.logged_at, record.signal_seq, record.count), (ms(5), ms(5), 2, 1));
-    assert_eq!((record.rule.as_str(), record.source.as_str(), record.detected_by.as_str()), ("payment-failed", "checkout", "detector.regex"));
+    assert_eq!(
+        (record.rule.as_str(), record.source.as_str(), record.detected_by.as_str()),
+        ("payment-failed", "checkout", "detector.regex")
+    );
     assert_eq!((record.title.as_str(), record.severity), ("Payments failing (order 77)", Severity::Critical));
     let labels = [("alertname", "payment-failed"), ("source", "checkout")].map(|(name, value)| (name.to_owned(), value.to_owned()));
     assert_eq!(record.labels, labels.into());
@@ -55,20 +59,38 @@ fn without_a_title_the_rule_and_the_line_are_one_and_labels_are_kept() {
 fn repeats_are_counted_and_told_once_a_second_and_fire_again_after_the_cooldown() {
     let hit = |at| Step::log(at, "s", "payment failed for order 1");
     let steps = [
-        hit(0), hit(0), hit(10), hit(999), Step::tick(1000), hit(1500), hit(2100), hit(2200), Step::tick(3099), Step::tick(3100),
-        hit(29_999), hit(30_000), hit(30_001), Step::tick(40_000), Step::tick(930_000), Step::tick(930_001), hit(930_002),
+        hit(0),
+        hit(0),
+        hit(10),
+        hit(999),
+        Step::tick(1000),
+        hit(1500),
+        hit(2100),
+        hit(2200),
+        Step::tick(3099),
+        Step::tick(3100),
+        hit(29_999),
+        hit(30_000),
+        hit(30_001),
+        Step::tick(40_000),
+        Step::tick(930_000),
+        Step::tick(930_001),
+        hit(930_002),
     ];
-    assert_eq!(outline(&say(detector(vec![payment()]), &steps)), [
-        "     0 firing 1 payment-failed s",
-        "  1000 repeat 3 payment-failed s",
-        "  2100 repeat 1 payment-failed s",
-        "  3100 repeat 2 payment-failed s",
-        " 29999 repeat 1 payment-failed s",
-        " 30000 firing 1 payment-failed s",
-        " 40000 repeat 1 payment-failed s",
-        "930001 resolved quiet payment-failed s",
-        "930002 firing 1 payment-failed s",
-    ]);
+    assert_eq!(
+        outline(&say(detector(vec![payment()]), &steps)),
+        [
+            "     0 firing 1 payment-failed s",
+            "  1000 repeat 3 payment-failed s",
+            "  2100 repeat 1 payment-failed s",
+            "  3100 repeat 2 payment-failed s",
+            " 29999 repeat 1 payment-failed s",
+            " 30000 firing 1 payment-failed s",
+            " 40000 repeat 1 payment-failed s",
+            "930001 resolved quiet payment-failed s",
+            "930002 firing 1 payment-failed s",
+        ]
+    );
 }
 
 #[test]
@@ -108,13 +130,16 @@ fn a_line_that_says_it_is_over_ends_the_alert_of_its_source_only() {
         Step::log(4, "a", "disk sda failing"),
     ];
     let records = say(detector(vec![rule]), &steps);
-    assert_eq!(outline(&records), [
-        "     0 firing 1 disk a",
-        "     0 firing 1 disk b",
-        "     2 repeat 1 disk a",
-        "     2 resolved clear disk a",
-        "     4 firing 1 disk a",
-    ]);
+    assert_eq!(
+        outline(&records),
+        [
+            "     0 firing 1 disk a",
+            "     0 firing 1 disk b",
+            "     2 repeat 1 disk a",
+            "     2 resolved clear disk a",
+            "     4 firing 1 disk a",
+        ]
+    );
     assert_eq!(records[3].signal_seq, 4);
 }
 
@@ -141,14 +166,17 @@ fn what_the_cap_holds_back_is_counted_and_told_once_a_minute() {
     steps.extend([Step::log(30_000, "s4", "boom"), Step::log(30_000, "s0", "boom"), Step::tick(60_000)]);
     steps.extend([Step::log(60_001, "s4", "boom"), Step::tick(120_000), Step::tick(180_000)]);
     let records = say(detector(vec![rule]), &steps);
-    assert_eq!(outline(&records), [
-        "     0 firing 1 boom s0",
-        "     1 firing 1 boom s1",
-        " 30000 firing 1 boom s0",
-        " 60000 firing 4 boom detector.regex",
-        " 60001 firing 1 boom s4",
-        "120000 resolved clear boom detector.regex",
-    ]);
+    assert_eq!(
+        outline(&records),
+        [
+            "     0 firing 1 boom s0",
+            "     1 firing 1 boom s1",
+            " 30000 firing 1 boom s0",
+            " 60000 firing 4 boom detector.regex",
+            " 60001 firing 1 boom s4",
+            "120000 resolved clear boom detector.regex",
+        ]
+    );
     assert_eq!(records[3].title, "Rule boom: 4 matches held back in a minute, above the cap of 2 new alerts a minute");
     assert_eq!(records[3].alert, records[5].alert);
 }
@@ -164,19 +192,26 @@ fn nothing_is_held_back_when_a_minute_is_over() {
 fn open_alerts_are_bounded_and_the_one_that_would_end_first_makes_room() {
     let config = Config { rules: vec![Rule::new("boom", "boom")], max_fingerprints: 2 };
     let steps = [
-        Step::log(0, "a", "boom"), Step::log(1, "b", "boom"), Step::log(2000, "a", "boom"), Step::log(3000, "c", "boom"), Step::log(3001, "a", "boom"),
+        Step::log(0, "a", "boom"),
+        Step::log(1, "b", "boom"),
+        Step::log(2000, "a", "boom"),
+        Step::log(3000, "c", "boom"),
+        Step::log(3001, "a", "boom"),
     ];
     let mut detector = Detector::new(config);
     let mut out = Vec::new();
     log_of(&steps, |_| true).iter().for_each(|entry| detector.consume(entry, &mut out));
-    assert_eq!(outline(&out), [
-        "     0 firing 1 boom a",
-        "     1 firing 1 boom b",
-        "  2000 repeat 1 boom a",
-        "  3000 resolved quiet boom b",
-        "  3000 firing 1 boom c",
-        "  3001 repeat 1 boom a",
-    ]);
+    assert_eq!(
+        outline(&out),
+        [
+            "     0 firing 1 boom a",
+            "     1 firing 1 boom b",
+            "  2000 repeat 1 boom a",
+            "  3000 resolved quiet boom b",
+            "  3000 firing 1 boom c",
+            "  3001 repeat 1 boom a",
+        ]
+    );
     assert!(out[3].description.contains("at most 2"), "{}", out[3].description);
     assert_eq!((detector.counts().open, detector.counts().evicted), (2, 1));
 }
@@ -186,13 +221,16 @@ fn a_clock_that_was_set_back_holds_nothing_up() {
     let hit = |at| Step::log(at, "s", "payment failed for order 1");
     let day = 86_400_000;
     let steps = [hit(day), hit(day + 10), hit(0), hit(1000), hit(30_000), Step::tick(930_000)];
-    assert_eq!(outline(&say(detector(vec![payment()]), &steps)), [
-        "86400000 firing 1 payment-failed s",
-        "  1000 repeat 2 payment-failed s",
-        " 30000 repeat 1 payment-failed s",
-        " 30000 firing 1 payment-failed s",
-        "930000 resolved quiet payment-failed s",
-    ]);
+    assert_eq!(
+        outline(&say(detector(vec![payment()]), &steps)),
+        [
+            "86400000 firing 1 payment-failed s",
+            "  1000 repeat 2 payment-failed s",
+            " 30000 repeat 1 payment-failed s",
+            " 30000 firing 1 payment-failed s",
+            "930000 resolved quiet payment-failed s",
+        ]
+    );
 }
 
 #[test]
@@ -228,7 +266,11 @@ fn alerts_of_a_rule_that_was_changed_or_removed_are_over() {
     rules.sort_unstable();
     assert_eq!(rules, ["boom", "payment-failed"]);
     assert!(said.iter().all(|record| record.resolved_by == Some(ResolvedBy::RuleChanged)));
-    assert_eq!(after.changed().iter().filter(|change| change.body.is_none()).count(), 2 + 1, "both alerts and the removed rule's cap are gone");
+    assert_eq!(
+        after.changed().iter().filter(|change| change.body.is_none()).count(),
+        2 + 1,
+        "both alerts and the removed rule's cap are gone"
+    );
     assert_eq!(after.next_due(), Some(ms(900_000)));
 }
 
@@ -297,8 +339,16 @@ proptest! {
 fn thousand(rng: &mut Rng) -> Vec<String> {
     const WHAT: [&str; 12] = ["payment", "order", "kafka", "tls handshake", "disk", "ſkip", "Über", "K8s", "pod", "oom", "node", "queue"];
     const HOW: [&str; 10] = [
-        r"failed for (\d+)", r"timed? ?out", r"(?i)Refused by \S+", r"(lost|gained) quorum", r"\d{3}", r"[a-f]{4}\b", r"(full|empty) at \d+%", r"^\w+ x",
-        r"(?:re)+started", r".{3}ed$",
+        r"failed for (\d+)",
+        r"timed? ?out",
+        r"(?i)Refused by \S+",
+        r"(lost|gained) quorum",
+        r"\d{3}",
+        r"[a-f]{4}\b",
+        r"(full|empty) at \d+%",
+        r"^\w+ x",
+        r"(?:re)+started",
+        r".{3}ed$",
     ];
     (0..1000)
         .map(|_| {
@@ -323,8 +373,32 @@ fn a_thousand_rules_agree_with_trying_every_one() {
     let naive: Vec<regex::Regex> = texts.iter().map(|text| regex::Regex::new(text).unwrap()).collect();
     let mut gate = Gate::new(texts);
     let words = [
-        "payment", "PAYMENT", "order", "Kafka", "TLS Handshake", "disk", "DIſK", "\u{212A}afka", "ſKIP", "skip", "über", "ÜBER", "k8S", "failed for", "12",
-        "timeout", "timed out", "refused by", "REFUSED BY x", "lost quorum", "100", "beef", "full at 3%", "rerestarted", "x", "ended",
+        "payment",
+        "PAYMENT",
+        "order",
+        "Kafka",
+        "TLS Handshake",
+        "disk",
+        "DIſK",
+        "\u{212A}afka",
+        "ſKIP",
+        "skip",
+        "über",
+        "ÜBER",
+        "k8S",
+        "failed for",
+        "12",
+        "timeout",
+        "timed out",
+        "refused by",
+        "REFUSED BY x",
+        "lost quorum",
+        "100",
+        "beef",
+        "full at 3%",
+        "rerestarted",
+        "x",
+        "ended",
     ];
     let mut matched = 0;
     for _ in 0..400 {

@@ -218,6 +218,12 @@ impl Detector {
 
 impl Detect for Detector {
     const ID: &'static str = super::ID;
+    const SUMMARY: &'static str = "raises an alert when a metric is beyond a limit";
+    type Config = Config;
+
+    fn build(config: &Config) -> Detector {
+        Detector::new(config.clone())
+    }
 
     fn consume(&mut self, entry: &LogEntry, out: &mut Vec<AlertRecord>) {
         match entry {
@@ -262,7 +268,7 @@ impl Detect for Detector {
     }
 
     fn counts(&self) -> Counts {
-        Counts { open: self.series.len(), ..self.counts }
+        Counts { open: self.series.len(), full: self.series.len() >= self.max_series, ..self.counts }
     }
 }
 

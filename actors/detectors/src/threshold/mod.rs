@@ -19,3 +19,5 @@ pub use self::{
 
 /// The module's name.
 const ID: &str = "detector.threshold";
+/// The registry's entry.
+pub(crate) const ENTRY: opspilot_runtime::Entry = crate::module::entry::<Detector>();

@@ -36,7 +36,8 @@ pub(crate) struct Compiled {
 
 impl Compiled {
     pub(crate) fn new(rule: Rule) -> Compiled {
-        let what = (&rule.metric, &rule.labels, &rule.source, rule.agg, rule.window, rule.op, rule.value, rule.hold, rule.clear, rule.min_samples);
+        let what =
+            (&rule.metric, &rule.labels, &rule.source, rule.agg, rule.window, rule.op, rule.value, rule.hold, rule.clear, rule.min_samples);
         let digest = crate::rules::digest(&what);
         // checked with the configuration; a template that cannot be read is as good as none
         let title = rule.title.as_deref().and_then(|text| Template::parse(text).ok());

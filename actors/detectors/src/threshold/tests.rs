@@ -88,12 +88,10 @@ fn it_fires_once_when_it_held_for_long_enough_and_a_tick_is_enough() {
     assert_eq!(records[0].title, "cpu_percent avg 93 > 90 for 2m on host-7");
     assert_eq!((records[0].severity, records[0].transition), (Severity::Warning, Transition::Firing));
     assert_eq!(records[0].evidence.len(), 6);
-    assert_eq!(records[0].evidence[0], Observation::Metric {
-        at: ms(122_000),
-        source: "host-7".to_owned(),
-        name: "cpu_percent".to_owned(),
-        value: 93.0
-    });
+    assert_eq!(
+        records[0].evidence[0],
+        Observation::Metric { at: ms(122_000), source: "host-7".to_owned(), name: "cpu_percent".to_owned(), value: 93.0 }
+    );
 }
 
 #[test]
@@ -106,14 +104,13 @@ fn a_series_that_falls_silent_does_not_fire_until_it_speaks_again() {
 #[test]
 fn it_is_over_below_the_clear_value_and_not_before() {
     let rule = Rule { clear: Some(80.0), ..cpu() };
-    let steps = [point(0, 91.0), point(1000, 85.0), point(2000, 92.0), point(3000, 80.1), point(4000, 80.0), point(5000, 85.0), point(6000, 90.5)];
+    let steps =
+        [point(0, 91.0), point(1000, 85.0), point(2000, 92.0), point(3000, 80.1), point(4000, 80.0), point(5000, 85.0), point(6000, 90.5)];
     let records = say(detector(vec![rule]), &steps);
-    assert_eq!(outline(&records), [
-        "     0 firing 1 cpu host-7",
-        "  4000 repeat 1 cpu host-7",
-        "  4000 resolved clear cpu host-7",
-        "  6000 firing 1 cpu host-7",
-    ]);
+    assert_eq!(
+        outline(&records),
+        ["     0 firing 1 cpu host-7", "  4000 repeat 1 cpu host-7", "  4000 resolved clear cpu host-7", "  6000 firing 1 cpu host-7",]
+    );
     assert_eq!(records[2].at, ms(4000));
     assert_ne!(records[0].alert, records[3].alert);
     assert_eq!(records[0].alert, records[2].alert);
@@ -126,12 +123,10 @@ fn it_is_over_below_the_clear_value_and_not_before() {
 fn while_it_fires_news_come_every_half_minute() {
     let steps: Vec<Step> = (0..10).map(|n| point(n * 10_000, 91.0 + f64::from(i32::try_from(n).unwrap()))).collect();
     let records = say(detector(vec![cpu()]), &steps);
-    assert_eq!(outline(&records), [
-        "     0 firing 1 cpu host-7",
-        " 30000 repeat 3 cpu host-7",
-        " 60000 repeat 3 cpu host-7",
-        " 90000 repeat 3 cpu host-7",
-    ]);
+    assert_eq!(
+        outline(&records),
+        ["     0 firing 1 cpu host-7", " 30000 repeat 3 cpu host-7", " 60000 repeat 3 cpu host-7", " 90000 repeat 3 cpu host-7",]
+    );
     assert_eq!(records[3].title, "cpu_percent 100 > 90 on host-7");
 }
 
@@ -139,11 +134,7 @@ fn while_it_fires_news_come_every_half_minute() {
 fn an_alert_without_values_is_over_after_a_while() {
     let steps = [point(0, 95.0), point(10_000, 95.0), Step::tick(909_999), Step::tick(910_000)];
     let records = say(detector(vec![cpu()]), &steps);
-    assert_eq!(outline(&records), [
-        "     0 firing 1 cpu host-7",
-        "910000 repeat 1 cpu host-7",
-        "910000 resolved quiet cpu host-7",
-    ]);
+    assert_eq!(outline(&records), ["     0 firing 1 cpu host-7", "910000 repeat 1 cpu host-7", "910000 resolved quiet cpu host-7",]);
     assert_eq!(records[2].resolved_by, Some(ResolvedBy::Quiet));
 }
 
@@ -159,7 +150,13 @@ fn every_source_and_set_of_labels_is_a_series_of_its_own() {
     };
     let other = Owned::metric(ms(0), "a", "disk_percent", 99.0).label("fs", "tmpfs").label("mount", "/run");
     let swapped = Owned::metric(ms(3), "a", "disk_percent", 91.0).label("fs", "ext4").label("mount", "/");
-    let steps = [disk(0, "a", "/", 95.0), disk(0, "a", "/var", 96.5), disk(1, "b", "/", 97.25), Step::Signal(ms(2), other), Step::Signal(ms(3), swapped)];
+    let steps = [
+        disk(0, "a", "/", 95.0),
+        disk(0, "a", "/var", 96.5),
+        disk(1, "b", "/", 97.25),
+        Step::Signal(ms(2), other),
+        Step::Signal(ms(3), swapped),
+    ];
     let records = say(detector(vec![rule]), &steps);
     let titles: Vec<&str> = records.iter().map(|record| record.title.as_str()).collect();
     assert_eq!(titles, ["/ at 95 % on a (disk_percent)", "/var at 96.5 % on a (disk_percent)", "/ at 97.25 % on b (disk_percent)"]);
@@ -286,7 +283,12 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 fn several() -> Detector {
     let rules = vec![
         Rule { agg: Aggregation::Avg, window: Span::seconds(5), hold: Span::seconds(2), clear: Some(85.0), ..cpu() },
-        Rule { agg: Aggregation::Sum, min_samples: 2, resolve_after: Span::seconds(10), ..Rule::new("sum", "cpu_percent", Comparison::Gte, 190.0) },
+        Rule {
+            agg: Aggregation::Sum,
+            min_samples: 2,
+            resolve_after: Span::seconds(10),
+            ..Rule::new("sum", "cpu_percent", Comparison::Gte, 190.0)
+        },
         Rule::new("disk", "disk_percent", Comparison::Lt, 85.0),
     ];
     Detector::new(Config { rules, builtin_rules: false, max_series: 6 })
