@@ -37,7 +37,7 @@ pub use consumer::{Committed, Consumer, Entries, RestoreError};
 pub use follower::{Follower, FollowerOptions, FollowerStatus, Reconfigure, Requeue, RequeueError, Status, follow};
 pub use handle::{AskError, Handle, Inlet, TellError};
 pub use health::{Health, HealthMetrics, Overall, Report};
-pub use module::{Applied, Entry, Module, ModuleContext, ModuleError, ModuleSpec, StartError};
+pub use module::{Applied, Entry, Module, ModuleContext, ModuleError, ModuleSpec, Start, StartError};
 pub use panics::install_panic_hook;
 pub use policy::{Policy, Verdict};
 pub use reporter::HealthReporter;

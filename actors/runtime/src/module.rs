@@ -114,6 +114,9 @@ pub trait ModuleSpec: 'static {
     fn start(ctx: &ModuleContext, config: Self::Config) -> Result<Box<dyn Module>, StartError>;
 }
 
+/// Starts a module with its section of the configuration.
+pub type Start = fn(&ModuleContext, serde_json::Value) -> Result<Box<dyn Module>, StartError>;
+
 /// A module as the registry knows it.
 #[derive(Clone, Copy)]
 pub struct Entry {
@@ -130,7 +133,7 @@ pub struct Entry {
     /// Every problem of a section; pointers start at the section.
     pub check: fn(serde_json::Value) -> Vec<Problem>,
     /// Starts the module.
-    pub start: fn(&ModuleContext, serde_json::Value) -> Result<Box<dyn Module>, StartError>,
+    pub start: Start,
 }
 
 impl std::fmt::Debug for Entry {

@@ -36,3 +36,30 @@ pub fn install_panic_hook(log: slog::Logger) {
         slog::error!(log, "panic"; "actor" => actor, "message" => text, "place" => place);
     }));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_payload_that_is_not_text_is_not_looked_at() {
+        let payload: Box<dyn Any + Send> = Box::new(vec!["secret"]);
+        assert_eq!(message(&*payload), "a panic without a message");
+        let long: Box<dyn Any + Send> = Box::new("x".repeat(1000));
+        assert_eq!(message(&*long).len(), 200);
+    }
+
+    #[test]
+    fn the_actor_that_has_the_thread_is_known_and_forgotten_after_a_panic() {
+        let now = || ACTOR.with(Cell::get);
+        let caught = std::panic::catch_unwind(|| {
+            in_actor("outer", || {
+                in_actor("inner", || assert_eq!(now(), Some("inner")));
+                assert_eq!(now(), Some("outer"));
+                std::panic::resume_unwind(Box::new("told to fail"));
+            });
+        });
+        assert!(caught.is_err());
+        assert_eq!(now(), None);
+    }
+}

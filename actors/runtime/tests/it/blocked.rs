@@ -45,7 +45,7 @@ fn s5_an_actor_that_blocks_again_and_again_is_given_up() {
         let sick = world.start(spec, &knobs);
         for _ in 0..4 {
             sick.settled().await;
-            drop(sick.ask(Ail::Block(Duration::from_secs(2)), Duration::from_secs(60)).await);
+            let _ = sick.ask(Ail::Block(Duration::from_secs(2)), Duration::from_secs(60)).await;
         }
         until("given up", || sick.phase() == Phase::Failed).await;
         assert_eq!(world.exits.lock().len(), 1, "threads are not left behind without end");

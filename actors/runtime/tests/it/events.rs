@@ -190,7 +190,7 @@ fn a_module_that_fails_is_told_as_an_event_and_audited() {
         stage.world.supervisor.start(ChildSpec::core("runtime/health"), move || HealthReporter::new(health.clone(), ledger.clone()));
         let sick = stage.world.start(ChildSpec::module(SICK), &Knobs::new());
         sick.settled().await;
-        drop(sick.ask(Ail::Panic, Duration::from_secs(5)).await);
+        let _ = sick.ask(Ail::Panic, Duration::from_secs(5)).await;
         until("restarting and healthy again", || probe.taken.lock().len() >= 2).await;
         let filter = opspilot_ledger::AuditFilter::default();
         let audited = stage.ledger.read(move |reader| reader.audit(&filter, &opspilot_ledger::Page::first(100))).await.unwrap();

@@ -48,6 +48,8 @@ pub struct Faults {
     /// Fails whenever a line says so.
     pub poison: std::sync::atomic::AtomicBool,
     pub fired: std::sync::atomic::AtomicU64,
+    /// Blocks the thread once, at this signal.
+    pub block: Mutex<Option<(Seq, Duration)>>,
 }
 
 /// Adds up what it sees; an alert carries the sum, so that a signal lost or seen twice changes everything after it.
@@ -121,6 +123,11 @@ impl Consumer for Adder {
             }
             if signal.message.contains("poison") && self.faults.poison.load(std::sync::atomic::Ordering::SeqCst) {
                 self.fail();
+            }
+            let blocked = self.faults.block.lock().take_if(|(at, _)| *at == seq);
+            if let Some((_, span)) = blocked {
+                #[allow(clippy::disallowed_methods, reason = "to block the thread is what is tested")]
+                std::thread::sleep(span);
             }
             if signal.message.contains("timer") {
                 self.due = Some(block.received_at.after(Duration::from_secs(60)));
@@ -401,5 +408,32 @@ fn a_follower_shows_how_far_behind_it_is() {
         let pulse = follower.ask(opspilot_kernel::lifecycle::Heartbeat, SOON).await.unwrap();
         assert_eq!(pulse.queue, 0);
         assert_eq!(stage.world.health.status(ModuleId::new(ID)), Some(opspilot_kernel::module::ModuleStatus::Healthy));
+    });
+}
+
+#[test]
+fn s5_a_follower_whose_thread_was_blocked_and_replaced_can_no_longer_commit() {
+    on_real_time(|| async {
+        let stage = Stage::new();
+        let mut spec = ChildSpec::module(ID).on_own_arbiter();
+        spec.heartbeat = opspilot_runtime::HeartbeatPolicy {
+            every: Duration::from_millis(20),
+            degraded: Duration::from_millis(50),
+            failure: Duration::from_millis(150),
+        };
+        spec.backoff.first = Duration::from_millis(1);
+        let faults = Arc::clone(&stage.faults);
+        let follower = follow(&stage.ctx, spec, FollowerOptions::default(), move || Adder::new(&faults));
+        *stage.faults.block.lock() = Some((2, Duration::from_millis(600)));
+        let last = stage.append(&["alert a", "alert b", "alert c"]).await;
+        caught_up(&follower, last).await;
+        assert_eq!(stage.world.restarts("hang"), 1, "the fault fired");
+        let before = stage.alerts();
+        assert_eq!(before, expected(&stage.ledger, &[]));
+        // the old one wakes up and tries to commit what it made
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        let last = stage.append(&["alert d"]).await;
+        caught_up(&follower, last).await;
+        assert_eq!(stage.alerts(), expected(&stage.ledger, &[]));
     });
 }

@@ -19,7 +19,7 @@ fn comes_back_after(how: Ail, cause: &str) {
         let sick = world.start(ChildSpec::module(SICK), &knobs);
         assert_eq!(sick.ask(Do(1), SOON).await, Ok(1));
         assert_eq!(sick.ask(Do(2), SOON).await, Ok(2));
-        drop(sick.ask(how, SOON).await);
+        let _ = sick.ask(how, SOON).await;
         until("the failure", || world.restarts(cause) == 1).await;
         assert_eq!(sick.ask(Do(3), SOON).await, Ok(1), "the state is fresh after {how:?}");
         assert_eq!(world.restarts(cause), 1, "{how:?} is counted as {cause}");
@@ -101,10 +101,10 @@ fn timers_are_not_doubled_by_a_restart_and_a_stale_cancellation_takes_none_away(
         let (world, knobs) = (World::virtual_time(), Knobs::new());
         let sick = world.start(ChildSpec::module(SICK), &knobs);
         for how in [Ail::Panic, Ail::CancelAndPanic, Ail::Stop] {
-            drop(sick.ask(how, SOON).await);
+            let _ = sick.ask(how, SOON).await;
             assert_eq!(sick.settled().await, Phase::Running);
             until("the restart", || sick.phase() == Phase::Running && world.status() != ModuleStatus::Restarting).await;
-            drop(sick.ask(Do(0), SOON).await);
+            let _ = sick.ask(Do(0), SOON).await;
             let before = knobs.ticks.load(Ordering::SeqCst);
             tokio::time::sleep(Duration::from_secs(10)).await;
             let ticks = knobs.ticks.load(Ordering::SeqCst) - before;
@@ -119,12 +119,12 @@ fn s1_a_panic_in_stopped_does_not_end_the_process() {
         let (world, knobs) = (World::virtual_time(), Knobs::new());
         let sick = world.start(ChildSpec::module(SICK), &knobs);
         knobs.fail_stopped.store(1, Ordering::SeqCst);
-        drop(sick.ask(Ail::Stop, SOON).await);
+        let _ = sick.ask(Ail::Stop, SOON).await;
         assert_eq!(sick.ask(Do(1), SOON).await, Ok(1), "restarted after `stopped` panicked");
         // given up on a broken value: its hooks must not run at all
         knobs.fail_starts.store(u32::MAX, Ordering::SeqCst);
         knobs.fail_stopped.store(u32::MAX, Ordering::SeqCst);
-        drop(sick.ask(Ail::Panic, SOON).await);
+        let _ = sick.ask(Ail::Panic, SOON).await;
         until("given up", || sick.phase() == Phase::Failed).await;
         // and at an ordered stop
         let (other, knobs) = (ChildSpec::module("detector.other"), Knobs::new());
@@ -193,7 +193,7 @@ fn s2_the_backoff_grows_to_its_maximum_and_starts_anew_after_a_healthy_minute() 
             async move {
                 tokio::time::sleep(Duration::from_secs(healthy)).await;
                 let before = tokio::time::Instant::now();
-                drop(sick.ask(Ail::Panic, SOON).await);
+                let _ = sick.ask(Ail::Panic, SOON).await;
                 let known = knobs.starts();
                 until("the restart", || knobs.starts() > known).await;
                 knobs.starts.lock().last().unwrap().duration_since(before)
@@ -215,13 +215,13 @@ fn a_transient_actor_may_finish_and_a_temporary_one_is_never_restarted() {
         ] {
             let knobs = Knobs::new();
             let sick = world.start(ChildSpec { restart, ..ChildSpec::module(SICK) }, &knobs);
-            drop(sick.ask(how, SOON).await);
+            let _ = sick.ask(how, SOON).await;
             until("the end", || sick.phase() == phase).await;
             assert_eq!(knobs.starts(), 1, "{restart:?} {how:?}");
             assert_eq!(sick.ask(Do(1), SOON).await, Err(AskError::Unavailable));
         }
         let sick = world.start(ChildSpec { restart: Restart::Transient, ..ChildSpec::module(SICK) }, &Knobs::new());
-        drop(sick.ask(Ail::Panic, SOON).await);
+        let _ = sick.ask(Ail::Panic, SOON).await;
         assert_eq!(sick.ask(Do(1), SOON).await, Ok(1), "a panic is no way to finish");
     });
 }
@@ -284,7 +284,7 @@ fn often_restarted_is_shown_as_degraded_for_five_minutes() {
         let (world, knobs) = (World::virtual_time(), Knobs::new());
         let sick = world.start(ChildSpec::module(SICK), &knobs);
         for restarts in 1..=3_u64 {
-            drop(sick.ask(Ail::Panic, SOON).await);
+            let _ = sick.ask(Ail::Panic, SOON).await;
             until("the restart", || world.restarts("panic") == restarts && sick.phase() == Phase::Running).await;
             let expected = if restarts > 2 { ModuleStatus::Degraded } else { ModuleStatus::Healthy };
             assert_eq!(world.status(), expected, "after {restarts}");
@@ -302,7 +302,7 @@ fn every_restart_and_every_change_of_health_is_reported_once() {
         let sick = world.start(ChildSpec::module(SICK), &knobs);
         sick.settled().await;
         assert_eq!(world.health.take_report(), None, "to start is no change");
-        drop(sick.ask(Ail::Panic, SOON).await);
+        let _ = sick.ask(Ail::Panic, SOON).await;
         let Some(Report::Restarted { child, .. }) = world.health.take_report() else { panic!("no restart") };
         assert_eq!(child, SICK);
         let Some(Report::Changed { from, to, .. }) = world.health.take_report() else { panic!("no change") };
@@ -352,6 +352,9 @@ fn a_module_can_be_stopped_and_started_again_under_the_same_id() {
 
 #[test]
 fn the_product_of_restart_intensities_is_at_most_twenty() {
-    assert!(Intensity::DEFAULT.restarts * Intensity::PROCESS.restarts <= 20);
-    assert!(opspilot_runtime::AttemptBook::LIMIT < Intensity::DEFAULT.restarts, "poison is found before its follower is given up");
+    let (module, core) = (ChildSpec::module(SICK).intensity, ChildSpec::core(SICK).intensity);
+    for actor in [module, core] {
+        assert!(actor.restarts * Intensity::PROCESS.restarts <= 20);
+        assert!(opspilot_runtime::AttemptBook::LIMIT < actor.restarts, "poison is found before its follower is given up");
+    }
 }

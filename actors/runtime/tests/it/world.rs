@@ -38,7 +38,6 @@ pub struct World {
     pub supervisor: Supervisor,
     pub health: Health,
     pub registry: Registry,
-    pub clock: SharedClock,
     pub exits: Arc<Mutex<Vec<Exit>>>,
 }
 
@@ -87,7 +86,7 @@ impl World {
             exit: Arc::new(move |exit| seen.lock().push(exit)),
             seed: 7,
         };
-        World { supervisor: Supervisor::new(options), health, registry, clock, exits }
+        World { supervisor: Supervisor::new(options), health, registry, exits }
     }
 
     pub fn start(&self, spec: ChildSpec, knobs: &Arc<Knobs>) -> Handle<Sick> {
@@ -123,7 +122,6 @@ pub struct Knobs {
     pub starts: Mutex<Vec<tokio::time::Instant>>,
     pub handled: Mutex<Vec<u32>>,
     pub ticks: AtomicU32,
-    pub stops: Mutex<Vec<&'static str>>,
 }
 
 impl Knobs {
@@ -230,7 +228,7 @@ impl Handler<Ail> for Sick {
                     tokio::time::sleep(Duration::from_millis(10)).await;
                     panic!("told to fail");
                 };
-                return Box::pin(future.into_actor(self));
+                Box::pin(future.into_actor(self))
             }
             Ail::PanicInTimer => {
                 ctx.run_later(Duration::from_millis(10), |_, _| panic!("told to fail"));
