@@ -25,6 +25,7 @@ use crate::{
     error::LedgerError,
     read::{Listed, Page, Reader},
     schema::{evidence, incident},
+    tx::Tx,
 };
 
 /// How many alerts and pieces of evidence an incident shows at once.
@@ -92,13 +93,7 @@ impl Reader<'_> {
 
     /// One incident.
     pub fn incident(&mut self, id: &IncidentId) -> Result<IncidentDetail, LedgerError> {
-        let row: Option<IncidentRow> = incident::table
-            .filter(incident::id.eq(id.as_str()))
-            .select(IncidentRow::as_select())
-            .first(self.conn)
-            .optional()?;
-        let row = row.ok_or_else(|| LedgerError::NotFound(format!("the incident {id}")))?;
-        detail(self.conn, row, &mut EVIDENCE_BYTES.clone())
+        one(self.conn, id)
     }
 
     /// How many incidents are not resolved, by severity; every severity is named.
@@ -132,14 +127,30 @@ impl Reader<'_> {
             query.filter(is_found).limit(one_more(page)).load(self.conn)?
         } else {
             let nums: Vec<i64> = found.into_iter().map(|row| row.num).collect();
-            // the unary plus keeps SQLite from walking the whole list in search of these few
             let among = diesel::dsl::sql::<diesel::sql_types::Bool>("incident.num IN (SELECT value FROM json_each(")
                 .bind::<Text, _>(json(&nums)?)
                 .sql("))");
-            query.filter(among).limit(one_more(page)).load(self.conn)?
+            // sorted by what no index has: or SQLite would walk the whole list in search of these few
+            let order = diesel::dsl::sql::<BigInt>("+incident.opened_at DESC, incident.num DESC");
+            query.filter(among).order(order).limit(one_more(page)).load(self.conn)?
         };
         Ok(rows)
     }
+}
+
+impl Tx<'_> {
+    /// One incident, as this transaction leaves it.
+    pub fn incident(&mut self, id: &IncidentId) -> Result<IncidentDetail, LedgerError> {
+        one(self.conn, id)
+    }
+}
+
+fn one(conn: &mut SqliteConnection, id: &IncidentId) -> Result<IncidentDetail, LedgerError> {
+    let query = incident::table.filter(incident::id.eq(id.as_str())).select(IncidentRow::as_select());
+    let row: Option<IncidentRow> = query.first(conn).optional()?;
+    let row = row.ok_or_else(|| LedgerError::NotFound(format!("the incident {id}")))?;
+    let mut budget = EVIDENCE_BYTES;
+    detail(conn, row, &mut budget)
 }
 
 #[derive(QueryableByName)]
@@ -148,13 +159,13 @@ struct NumRow {
     num: i64,
 }
 
-type ListQuery<'a> = diesel::dsl::IntoBoxed<
+pub(super) type ListQuery<'a> = diesel::dsl::IntoBoxed<
     'a,
     diesel::dsl::Select<incident::table, diesel::dsl::AsSelect<IncidentRow, diesel::sqlite::Sqlite>>,
     diesel::sqlite::Sqlite,
 >;
 
-fn list_query(filter: &IncidentFilter, page: &Page) -> Result<ListQuery<'static>, LedgerError> {
+pub(super) fn list_query(filter: &IncidentFilter, page: &Page) -> Result<ListQuery<'static>, LedgerError> {
     let mut query = incident::table.select(IncidentRow::as_select()).into_boxed();
     if let Some(status) = filter.status {
         query = query.filter(incident::status.eq(status.as_str()));

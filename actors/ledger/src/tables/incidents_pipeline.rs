@@ -39,13 +39,13 @@ struct FingerprintRow {
 }
 
 // Each of these costs a few steps in an index for every key asked for, however long the history is.
-const NEWEST_EPISODES: &str = "SELECT a.* FROM json_each(?) c CROSS JOIN alert a \
+pub(super) const NEWEST_EPISODES: &str = "SELECT a.* FROM json_each(?) c CROSS JOIN alert a \
      WHERE a.num = (SELECT max(num) FROM alert WHERE claim = c.value)";
-const FINGERPRINTS: &str = "SELECT f.value AS fingerprint, \
+pub(super) const FINGERPRINTS: &str = "SELECT f.value AS fingerprint, \
      (SELECT incident FROM incident_fingerprint WHERE fingerprint = f.value AND open) AS open, \
      (SELECT incident FROM incident_fingerprint WHERE fingerprint = f.value ORDER BY num DESC LIMIT 1) AS latest \
      FROM json_each(?) f";
-const INCIDENTS: &str = "SELECT i.* FROM json_each(?) c CROSS JOIN incident i WHERE i.id = c.value";
+pub(super) const INCIDENTS: &str = "SELECT i.* FROM json_each(?) c CROSS JOIN incident i WHERE i.id = c.value";
 
 impl Reader<'_> {
     /// Everything that the asked-for records and timers can touch.
@@ -113,14 +113,23 @@ impl Tx<'_> {
         self.save_cursor(commit.module, commit.to, Vec::new())
     }
 
-    fn still_as_read(&mut self, commit: &Commit) -> Result<(), LedgerError> {
-        let cursor: Option<i64> =
-            follower_cursor::table.find(commit.module).select(follower_cursor::seq).first(self.conn).optional()?;
+    /// Moves the cursor of `module`, if it still stands where it was read.
+    pub fn pass_over(&mut self, module: &'static str, from: Seq, to: Seq) -> Result<(), LedgerError> {
+        self.cursor_is_at(module, from)?;
+        self.save_cursor(module, to, Vec::new())
+    }
+
+    fn cursor_is_at(&mut self, module: &str, expected: Seq) -> Result<(), LedgerError> {
+        let cursor: Option<i64> = follower_cursor::table.find(module).select(follower_cursor::seq).first(self.conn).optional()?;
         let cursor: Seq = loaded(cursor.unwrap_or(0))?;
-        if cursor != commit.from {
-            let text = format!("the cursor of {} stands at {cursor}, not at {}", commit.module, commit.from);
-            return Err(LedgerError::Conflict(text));
+        if cursor == expected {
+            return Ok(());
         }
+        Err(LedgerError::Conflict(format!("the cursor of {module} stands at {cursor}, not at {expected}")))
+    }
+
+    fn still_as_read(&mut self, commit: &Commit) -> Result<(), LedgerError> {
+        self.cursor_is_at(commit.module, commit.from)?;
         let read: BTreeMap<&str, i64> = commit.read.iter().map(|(id, rev)| (id.as_str(), *rev)).collect();
         let ids: Vec<&&str> = read.keys().collect();
         let now: Vec<RevisionRow> = sql_query("SELECT i.id, i.rev FROM json_each(?) c CROSS JOIN incident i WHERE i.id = c.value")
