@@ -1,0 +1,102 @@
+//! A service with nothing in it but connectors.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use opspilot_connectors::MODULES;
+use opspilot_kernel::{
+    clock::SystemClock,
+    module::ModuleId,
+    signal::{LogEntry, SignalKind},
+};
+use opspilot_ledger::{Ledger, Options};
+use opspilot_runtime::{AttemptBook, EventRouterHandle, Health, HealthMetrics, Module, ModuleContext, Supervisor, SupervisorOptions, Ticker};
+use prometheus::{IntGaugeVec, Opts, Registry};
+
+pub struct Service {
+    pub ledger: Ledger,
+    pub ctx: ModuleContext,
+}
+
+impl Service {
+    /// Opens the ledger in `dir`; called inside an actix system.
+    pub fn open(dir: &Path) -> Service {
+        let clock = SystemClock::shared();
+        let log = slog::Logger::root(slog::Discard, slog::o!());
+        let registry = Registry::new();
+        let ledger = Ledger::open(Options::new(dir, Arc::clone(&clock))).unwrap();
+        let queue = IntGaugeVec::new(Opts::new("opspilot_queue_depth", "Work that waits."), &["queue"]).unwrap();
+        let health = Health::new(Arc::clone(&clock), HealthMetrics::register(&registry, queue).unwrap());
+        let supervisor = Supervisor::new(SupervisorOptions {
+            clock: Arc::clone(&clock),
+            log: log.clone(),
+            health: health.clone(),
+            exit: Arc::new(|exit| panic!("the service would end: {exit:?}")),
+            seed: 7,
+        });
+        let ctx = ModuleContext {
+            ledger: ledger.clone(),
+            clock,
+            log,
+            registry: registry.clone(),
+            supervisor,
+            attempts: AttemptBook::default(),
+            ticker: Ticker::default(),
+            events: EventRouterHandle::new(ledger.clone(), &registry).unwrap(),
+            health,
+        };
+        Service { ledger, ctx }
+    }
+
+    pub fn start(&self, id: &str, config: serde_json::Value) -> Box<dyn Module> {
+        let entry = MODULES.iter().find(|entry| entry.id.as_str() == id).unwrap();
+        (entry.start)(&self.ctx, config).unwrap()
+    }
+
+    pub fn health(&self, id: &'static str) -> String {
+        let id = ModuleId::new(id);
+        self.ctx.health.report().into_iter().find(|health| health.id == id).map(|health| health.detail).unwrap_or_default()
+    }
+
+    /// The texts of all logs, and the names of all metrics, as they are stored.
+    pub fn stored(&self) -> Vec<String> {
+        let (mut all, mut after) = (Vec::new(), 0);
+        loop {
+            let entries = self.ledger.signals().next(after, 1 << 20).unwrap();
+            let Some(last) = entries.last() else { return all };
+            after = last.last_seq();
+            for entry in entries {
+                let LogEntry::Batch(block) = entry else { continue };
+                for (_, record) in block.iter() {
+                    let signal = record.decode().unwrap();
+                    all.push(if signal.kind == SignalKind::Log { signal.message } else { signal.name }.to_owned());
+                }
+            }
+        }
+    }
+
+    /// Waits until `enough` is true of what is stored.
+    pub async fn until(&self, enough: impl Fn(&[String]) -> bool) -> Vec<String> {
+        let mut head = self.ledger.signals().watch();
+        let waited = tokio::time::timeout(Duration::from_secs(30), async {
+            loop {
+                head.borrow_and_update();
+                let stored = self.stored();
+                if enough(&stored) {
+                    return stored;
+                }
+                head.changed().await.unwrap();
+            }
+        });
+        waited.await.unwrap_or_else(|_| panic!("not stored in time: {:?}; {}", self.stored().len(), self.health("connector.fileTail")))
+    }
+
+    pub async fn close(self) {
+        self.ctx.supervisor.stop_all().await;
+        self.ledger.shut_down().await.unwrap();
+    }
+}
+
+/// Runs a test in an actix system.
+pub fn in_system<F: Future>(test: impl FnOnce() -> F) -> F::Output {
+    actix::System::new().block_on(async { test().await })
+}
