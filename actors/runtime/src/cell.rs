@@ -99,6 +99,7 @@ pub(crate) struct Cell {
     standing: watch::Sender<Standing>,
     order: watch::Sender<Order>,
     policy: Mutex<Policy>,
+    last_words: Mutex<Option<String>>,
     orders_given: AtomicU64,
     orders_done: AtomicU64,
 }
@@ -116,6 +117,7 @@ impl Cell {
             standing: watch::Sender::new(Standing { phase: Phase::Starting, instance: 1 }),
             order: watch::Sender::new(Order::Go),
             policy: Mutex::new(policy),
+            last_words: Mutex::new(None),
             orders_given: AtomicU64::new(0),
             orders_done: AtomicU64::new(0),
         }
@@ -223,6 +225,11 @@ impl Cell {
         self.orders_done.load(Ordering::SeqCst) >= number
     }
 
+    /// Why the actor stopped by itself, in its own words.
+    pub(crate) fn last_words(&self) -> String {
+        self.last_words.lock().take().unwrap_or_else(|| "it stopped by itself".to_owned())
+    }
+
     pub(crate) fn forgive(&self) {
         self.policy.lock().forgive();
     }
@@ -245,6 +252,11 @@ impl Lease {
     /// The cause of recent failures was found and removed; they no longer count towards the restart intensity.
     pub fn forgive(&self) {
         self.cell.forgive();
+    }
+
+    /// Why the actor is about to stop itself: shown in health and logs in place of a mere "it stopped".
+    pub fn explain(&self, why: impl Into<String>) {
+        *self.cell.last_words.lock() = Some(why.into());
     }
 
     /// The child's name.

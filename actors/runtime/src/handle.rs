@@ -121,6 +121,12 @@ impl<A: Actor<Context = Context<A>>> Slot<A> {
         }
     }
 
+    /// What became of the messages so far.
+    pub(crate) fn counts(&self) -> TallyCounts {
+        self.sweep();
+        self.cell.tally.counts()
+    }
+
     fn sweep(&self) {
         let mut told = self.told.lock();
         while let Some(done) = told.front_mut().and_then(|first| first.outcome()) {
@@ -189,8 +195,7 @@ impl<A: Actor<Context = Context<A>>> Handle<A> {
 
     /// What became of the messages sent through this handle.
     pub fn tally(&self) -> TallyCounts {
-        self.slot.sweep();
-        self.slot.cell.tally.counts()
+        self.slot.counts()
     }
 
     /// Asks the actor and waits for the answer, at most for `deadline`.

@@ -20,6 +20,7 @@ use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
 use tokio::sync::Notify;
 
 use crate::{
+    TallyCounts,
     cell::{Cause, Phase},
     spec::module_of,
 };
@@ -76,6 +77,7 @@ pub struct HealthMetrics {
     restarts: IntCounterVec,
     queue: IntGaugeVec,
     abandoned: IntGaugeVec,
+    messages: IntGaugeVec,
 }
 
 impl HealthMetrics {
@@ -87,10 +89,13 @@ impl HealthMetrics {
         let restarts = IntCounterVec::new(restarts, &["module", "cause"])?;
         let abandoned = Opts::new("opspilot_module_abandoned_threads", "Threads that are blocked for good and were replaced");
         let abandoned = IntGaugeVec::new(abandoned, &["module"])?;
+        let messages = Opts::new("opspilot_actor_messages", "What became of the actor's messages: received is the sum of the others");
+        let messages = IntGaugeVec::new(messages, &["actor", "outcome"])?;
+        registry.register(Box::new(messages.clone()))?;
         registry.register(Box::new(up.clone()))?;
         registry.register(Box::new(restarts.clone()))?;
         registry.register(Box::new(abandoned.clone()))?;
-        Ok(HealthMetrics { up, restarts, queue, abandoned })
+        Ok(HealthMetrics { up, restarts, queue, abandoned, messages })
     }
 }
 
@@ -111,6 +116,8 @@ struct Inner {
 struct State {
     children: BTreeMap<&'static str, Child>,
     modules: BTreeMap<&'static str, Module>,
+    /// Set from outside: it cannot start, it is switched off, it works with a loss.
+    imposed: BTreeMap<&'static str, (ModuleStatus, String)>,
     /// The status the ledger last heard of, where it differs from the present one.
     untold: BTreeMap<&'static str, ModuleStatus>,
     restarts: VecDeque<Report>,
@@ -131,8 +138,6 @@ struct Module {
     status: ModuleStatus,
     since: Timestamp,
     detail: String,
-    /// Set from outside: it cannot start, it is switched off, it works with a loss.
-    imposed: Option<(ModuleStatus, String)>,
 }
 
 impl Health {
@@ -169,7 +174,10 @@ impl Health {
     fn impose(&self, module: ModuleId, imposed: Option<(ModuleStatus, String)>) {
         let name = module.as_str();
         let mut state = self.inner.state.lock();
-        self.module(&mut state, name).imposed = imposed;
+        match imposed {
+            Some(imposed) => drop(state.imposed.insert(name, imposed)),
+            None => drop(state.imposed.remove(name)),
+        }
         self.refresh(&mut state, name);
     }
 
@@ -302,6 +310,21 @@ impl Health {
         });
     }
 
+    pub(crate) fn messages(&self, id: &'static str, counts: TallyCounts) {
+        let TallyCounts { received, ok, error, retried, dead_lettered, in_flight } = counts;
+        let outcomes = [
+            ("received", received),
+            ("ok", ok),
+            ("error", error),
+            ("retried", retried),
+            ("dead_lettered", dead_lettered),
+            ("in_flight", in_flight),
+        ];
+        for (outcome, count) in outcomes {
+            self.inner.metrics.messages.with_label_values(&[id, outcome]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
     pub(crate) fn late(&self, id: &'static str) {
         self.on_child(id, |child| child.late = true);
     }
@@ -335,42 +358,37 @@ impl Health {
         self.on_child(id, |child| child.failure = format!("{}: {detail}", cause.as_str()));
     }
 
-    fn module<'a>(&self, state: &'a mut State, name: &'static str) -> &'a mut Module {
-        let since = self.inner.clock.now();
-        state.modules.entry(name).or_insert_with(|| Module { status: ModuleStatus::Healthy, since, detail: String::new(), imposed: None })
-    }
-
     /// Works out a module's status anew; remembers a change.
     fn refresh(&self, state: &mut State, name: &'static str) {
         let now = self.inner.clock.elapsed();
-        let known = state.modules.contains_key(name);
         let of_children = state
             .children
             .iter_mut()
             .filter(|(child, _)| module_of(child) == name)
             .map(|(_, child)| child.status(now))
             .max_by_key(|(status, _)| badness(*status));
-        if !known && of_children.is_none() {
-            return;
-        }
-        let at = self.inner.clock.now();
-        let module = self.module(state, name);
-        let (status, detail) = match (&module.imposed, of_children) {
+        let (status, detail) = match (state.imposed.get(name), of_children) {
             (Some(imposed), Some(worse)) if badness(worse.0) > badness(imposed.0) && imposed.0 != ModuleStatus::Disabled => worse,
             (Some(imposed), _) => imposed.clone(),
             (None, Some(of_children)) => of_children,
-            (None, None) => (ModuleStatus::Healthy, String::new()),
+            (None, None) => return,
         };
-        module.detail = detail;
-        if module.status == status && known {
-            return;
-        }
-        let from = module.status;
-        module.status = status;
-        module.since = at;
+        let since = self.inner.clock.now();
+        let from = match state.modules.get_mut(name) {
+            Some(module) if module.status == status => {
+                module.detail = detail;
+                return;
+            }
+            Some(module) => Some(std::mem::replace(module, Module { status, since, detail }).status),
+            // how it begins is no change
+            None => {
+                state.modules.insert(name, Module { status, since, detail });
+                None
+            }
+        };
         let up = i64::from(matches!(status, ModuleStatus::Healthy | ModuleStatus::Degraded));
         self.inner.metrics.up.with_label_values(&[name]).set(up);
-        if from != status {
+        if let Some(from) = from {
             state.untold.entry(name).or_insert(from);
             self.inner.news.notify_one();
         }

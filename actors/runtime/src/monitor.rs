@@ -109,6 +109,7 @@ where
                     biased;
                     answer = answered => if let Some(answer) = answer {
                         cell.health.pulse(cell.id(), answer);
+                        cell.health.messages(cell.id(), self.slot.counts());
                     },
                     _ = failed => continue,
                     () = overdue => match self.hung(&cell, before.instance, &mut abandoned).await {

@@ -178,7 +178,7 @@ where
         });
         match polled {
             Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(())) => Poll::Ready(End::Failed(Cause::Stop, "it stopped by itself".to_owned())),
+            Ok(Poll::Ready(())) => Poll::Ready(End::Failed(Cause::Stop, cell.last_words())),
             Err(detail) => {
                 let cause = if cell.standing().phase == Phase::Starting { Cause::Start } else { Cause::Panic };
                 Poll::Ready(End::Failed(cause, detail))

@@ -22,6 +22,9 @@ const AT_MOST_EVERY: Duration = Duration::from_millis(250);
 /// The clock may be set: so often it is looked at again while a timer is far away.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
+/// So long storage is left alone when it did not take a tick.
+const AFTER_AN_ERROR: Duration = Duration::from_secs(2);
+
 /// Where followers publish when they next need a tick. Cheap to clone; every clone is the same.
 #[derive(Debug, Clone, Default)]
 pub struct Ticker {
@@ -105,6 +108,7 @@ async fn tick_along(ticker: Ticker, ledger: Ledger, clock: SharedClock, log: slo
                 if let Err(error) = ledger.tick(now).await {
                     slog::warn!(log, "a tick could not be committed"; "error" => %error);
                     ticker.give_back(due);
+                    tokio::time::sleep(AFTER_AN_ERROR).await;
                 }
                 tokio::time::sleep(AT_MOST_EVERY).await;
                 continue;

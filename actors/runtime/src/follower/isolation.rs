@@ -118,7 +118,7 @@ impl<C: Consumer> Follower<C> {
         }
         isolation.set_aside = isolation.set_aside.saturating_add(1);
         if isolation.set_aside > self.deps.options.most_dead_letters {
-            slog::error!(self.deps.log, "the consumer fails at too much; it is not the signals"; "actor" => self.deps.module);
+            self.lease.explain(format!("it fails at too much for it to be the signals: {error}"));
             return ctx.stop();
         }
         let payload = self.read_range(first, last).map(|entries| entries.iter().flat_map(Entries::payload).collect());

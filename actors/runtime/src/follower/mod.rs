@@ -187,7 +187,7 @@ impl<C: Consumer> Follower<C> {
             LedgerError::Busy => Duration::from_millis(50),
             LedgerError::Unavailable(_) => Duration::from_secs(1),
             _ => {
-                slog::error!(self.deps.log, "follower cannot go on"; "actor" => self.deps.module, "error" => %error);
+                self.lease.explain(error.to_string());
                 ctx.stop();
                 return;
             }
@@ -349,7 +349,7 @@ impl<C: Consumer> Follower<C> {
                     LedgerError::Busy => Duration::from_millis(50),
                     LedgerError::Unavailable(_) => Duration::from_secs(1),
                     _ => {
-                        slog::error!(follower.deps.log, "follower cannot commit"; "actor" => follower.deps.module, "error" => %error);
+                        follower.lease.explain(format!("it cannot commit: {error}"));
                         return ctx.stop();
                     }
                 };

@@ -75,6 +75,8 @@ fn s3_a_consumer_that_fails_at_everything_is_given_up_and_not_everything_set_asi
         let follower = opspilot_runtime::follow(&stage.ctx, spec, options, move || crate::followers::Adder::new(&faults));
         stage.append(&["poison"; 200]).await;
         crate::world::until("given up", || follower.phase() == Phase::Failed).await;
+        let shown = stage.world.health.report().remove(0);
+        assert!(shown.detail.contains("it fails at too much"), "{shown:?}");
         let set_aside = letters(&stage).await.len();
         assert!(set_aside < 40, "{set_aside}");
         assert_eq!(stage.world.health.status(opspilot_kernel::module::ModuleId::new(crate::followers::ID)), Some(ModuleStatus::Failed));

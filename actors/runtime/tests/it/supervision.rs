@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use opspilot_kernel::module::ModuleStatus;
+use opspilot_kernel::module::{ModuleId, ModuleStatus};
 use opspilot_runtime::{AskError, ChildSpec, Exit, ExitReason, Intensity, Overall, Phase, Report, Restart, Stopped};
 
 use crate::world::{Ail, Do, Knobs, SICK, Sick, World, on_virtual_time, until};
@@ -357,4 +357,41 @@ fn the_product_of_restart_intensities_is_at_most_twenty() {
         assert!(actor.restarts * Intensity::PROCESS.restarts <= 20);
         assert!(opspilot_runtime::AttemptBook::LIMIT < actor.restarts, "poison is found before its follower is given up");
     }
+}
+
+#[test]
+fn a_module_that_is_off_or_cannot_start_is_shown_so_from_the_beginning() {
+    on_virtual_time(|| async {
+        let world = World::virtual_time();
+        let (off, lost) = (ModuleId::new("detector.off"), ModuleId::new("detector.lost"));
+        world.health.disabled(off, "by configuration");
+        world.health.failed(lost, "its file cannot be read");
+        assert_eq!(world.health.take_report(), None, "how it begins is no change");
+        assert_eq!(world.health.status(off), Some(ModuleStatus::Disabled));
+        assert_eq!(world.health.overall(), (Overall::Degraded, "detector.lost is failed".to_owned()));
+        world.health.enabled(lost);
+        world.health.disabled(lost, "given up");
+        assert_eq!(world.health.overall().0, Overall::Healthy, "what is off is no loss");
+    });
+}
+
+#[test]
+fn the_metric_of_messages_adds_up() {
+    on_virtual_time(|| async {
+        let (world, knobs) = (World::virtual_time(), Knobs::new());
+        let sick = world.start(ChildSpec::module(SICK), &knobs);
+        for number in 0..10 {
+            sick.ask(Do(number), SOON).await.unwrap();
+        }
+        let _ = sick.ask(Ail::Panic, SOON).await;
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        let families = world.registry.gather();
+        let family = families.iter().find(|family| family.name() == "opspilot_actor_messages").unwrap();
+        let value = |outcome: &str| -> f64 {
+            let metric = family.get_metric().iter().find(|metric| metric.get_label().iter().any(|label| label.value() == outcome));
+            metric.unwrap().get_gauge().get_value()
+        };
+        let sum: f64 = ["ok", "error", "retried", "dead_lettered", "in_flight"].into_iter().map(value).sum();
+        assert!((value("received") - 11.0).abs() < 0.1 && (sum - 11.0).abs() < 0.1 && (value("error") - 1.0).abs() < 0.1);
+    });
 }
