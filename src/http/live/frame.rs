@@ -208,6 +208,7 @@ fn text(bytes: Vec<u8>) -> Result<Heard, Code> {
 }
 
 #[cfg(test)]
+#[allow(clippy::as_conversions, reason = "tests")]
 mod tests {
     use proptest::prelude::*;
 

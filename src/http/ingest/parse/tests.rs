@@ -1,3 +1,5 @@
+#![allow(clippy::as_conversions, reason = "tests")]
+
 use opspilot_kernel::{
     signal::{AlertState, Severity, SignalKind, SignalRef},
     time::Timestamp,
@@ -196,8 +198,8 @@ fn h1_odd_but_proper_numbers_are_taken() {
 }
 
 #[test]
-fn h1_a_million_keys_are_refused_and_nothing_of_them_is_kept() {
-    let keys = |prefix: &str| (0..1_000_000).map(|i| format!(r#""{prefix}{i}":0,"#)).collect::<String>();
+fn h1_very_many_keys_are_refused_and_nothing_of_them_is_kept() {
+    let keys = |prefix: &str| (0..300_000).map(|i| format!(r#""{prefix}{i}":0,"#)).collect::<String>();
     let body = format!(r#"{{"source":"a","message":"m",{}"z":0}}"#, keys("k"));
     assert_eq!(refusal(&body[..]).0, "unknown_field");
     let body = format!(r#"{{"source":"a","message":"m","labels":{{{}"z":"0"}}}}"#, keys(""));
