@@ -188,12 +188,7 @@ impl StageModule {
             *decider.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(fresh);
             Ok(())
         };
-        StageModule {
-            id: D::ID,
-            stage: Arc::new(Asked(handle)),
-            supervisor: ctx.supervisor.clone(),
-            reconfigure: Box::new(reconfigure),
-        }
+        StageModule { id: D::ID, stage: Arc::new(Asked(handle)), supervisor: ctx.supervisor.clone(), reconfigure: Box::new(reconfigure) }
     }
 
     /// What the pipeline asks.

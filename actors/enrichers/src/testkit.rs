@@ -92,9 +92,10 @@ impl Memory {
     fn hold(&mut self) {
         for (fingerprint, state) in &mut self.board.fingerprints {
             let incidents = &self.board.incidents;
-            let mut open = self.held.iter().filter(|(id, held)| {
-                held.contains(fingerprint) && incidents[*id].incident.status != IncidentStatus::Resolved
-            });
+            let mut open = self
+                .held
+                .iter()
+                .filter(|(id, held)| held.contains(fingerprint) && incidents[*id].incident.status != IncidentStatus::Resolved);
             state.open = open.next().map(|(id, _)| id.clone());
             assert_eq!(open.next(), None, "one open incident per fingerprint");
         }

@@ -85,22 +85,14 @@ pub(crate) fn judge(record: &AlertRecord, known: Option<&Episode>, reopen_window
     }
 }
 
-fn explain(
-    seq: Seq,
-    record: &Arc<AlertRecord>,
-    known: Option<&Episode>,
-    verdict: Verdict,
-    window: Duration,
-    alert: AlertId,
-) -> Decision {
+fn explain(seq: Seq, record: &Arc<AlertRecord>, known: Option<&Episode>, verdict: Verdict, window: Duration, alert: AlertId) -> Decision {
     let ended = known.and_then(|episode| episode.over);
     let why = reason(ended.and_then(|(_, by)| by));
     let (outcome, text) = match verdict {
         Verdict::Starts { goes_on: false, .. } => ("new", "a new episode begins: this alert was not known".to_owned()),
-        Verdict::Starts { goes_on: true, .. } => (
-            "new",
-            format!("a new episode begins: the earlier one was over ({why}) for longer than the window in which it would go on"),
-        ),
+        Verdict::Starts { goes_on: true, .. } => {
+            ("new", format!("a new episode begins: the earlier one was over ({why}) for longer than the window in which it would go on"))
+        }
         Verdict::Resumes => ("resumed", format!("the episode goes on: it was over ({why}), but fires again within the window")),
         Verdict::Counts => ("counted", "seen again: the alert already holds, so this only counts".to_owned()),
         Verdict::Ends => ("ended", format!("the episode is over: {}", reason(record.resolved_by))),

@@ -183,15 +183,8 @@ impl<'a> Desk<'a> {
             alert_count: 0,
             evidence_count: 0,
         };
-        let state = IncidentState {
-            incident,
-            rev: 0,
-            firing: 0,
-            quiet_at: None,
-            timeline_count: 0,
-            timeline_beyond: 0,
-            evidence_beyond: 0,
-        };
+        let state =
+            IncidentState { incident, rev: 0, firing: 0, quiet_at: None, timeline_count: 0, timeline_beyond: 0, evidence_beyond: 0 };
         let founded = Some(Box::new(state.incident.clone()));
         let mut change = untouched(state, founded);
         change.fingerprints.push(record.fingerprint);
@@ -205,10 +198,8 @@ impl<'a> Desk<'a> {
     /// Incidents with a timer due at `at`, earliest first, at most `most`.
     pub(super) fn due(&self, at: Timestamp, most: usize) -> Vec<IncidentId> {
         let ids: BTreeSet<&IncidentId> = self.board.incidents.keys().chain(self.incidents.keys()).collect();
-        let mut due: Vec<(Timestamp, IncidentId)> = ids
-            .into_iter()
-            .filter_map(|id| self.incident(id)?.due_at().filter(|due| *due <= at).map(|due| (due, id.clone())))
-            .collect();
+        let mut due: Vec<(Timestamp, IncidentId)> =
+            ids.into_iter().filter_map(|id| self.incident(id)?.due_at().filter(|due| *due <= at).map(|due| (due, id.clone()))).collect();
         due.sort();
         due.truncate(most);
         due.into_iter().map(|(_, id)| id).collect()

@@ -46,8 +46,7 @@ pub(crate) struct Rules {
 
 impl Rules {
     /// What holds while the store is switched off.
-    pub(crate) const OFF: Rules =
-        Rules { enabled: false, quiet_period: Duration::ZERO, evidence_limit: 0, timeline_limit: 0 };
+    pub(crate) const OFF: Rules = Rules { enabled: false, quiet_period: Duration::ZERO, evidence_limit: 0, timeline_limit: 0 };
 }
 
 /// The stage's logic.

@@ -288,8 +288,7 @@ fn the_same_condition_claimed_by_two_detectors_is_one_incident() {
     // one goes on here, the other elsewhere: neither may be lost, and there is one open incident at most
     pipeline.record(AlertRecord { resolved_by: Some(ResolvedBy::Source), ..record("disk.a", Transition::Resolved, 3) });
     pipeline.fires("disk.c", 3 + 1800 + 60).fires("disk.b", 3 + 1800 + 61);
-    let open: Vec<_> =
-        pipeline.memory.board.incidents.values().filter(|state| state.incident.status != IncidentStatus::Resolved).collect();
+    let open: Vec<_> = pipeline.memory.board.incidents.values().filter(|state| state.incident.status != IncidentStatus::Resolved).collect();
     assert_eq!(open.len(), 1);
     assert_eq!(open[0].firing, 2);
 }

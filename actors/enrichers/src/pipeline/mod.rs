@@ -12,6 +12,8 @@
 
 mod metrics;
 mod run;
+#[cfg(test)]
+mod tests;
 
 use std::sync::{
     Arc, Mutex, PoisonError,
