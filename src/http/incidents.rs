@@ -52,9 +52,7 @@ impl From<Kept> for Evidence {
     fn from(kept: Kept) -> Evidence {
         let id = kept.id;
         match kept.observation {
-            Observation::Log { at, source, text } => {
-                Evidence { id, kind: "log", at, source, text: Some(text), name: None, value: None }
-            }
+            Observation::Log { at, source, text } => Evidence { id, kind: "log", at, source, text: Some(text), name: None, value: None },
             Observation::Metric { at, source, name, value } => {
                 Evidence { id, kind: "metric", at, source, text: None, name: Some(name), value: Some(value) }
             }
@@ -204,7 +202,12 @@ pub async fn get(_caller: Guard<Viewer>, id: web::Path<String>, state: web::Data
     (status = 200, description = "Alerts", body = Page<Alert>),
     (status = 404, description = "No such incident", body = ProblemBody),
 ))]
-pub async fn alerts(_caller: Guard<Viewer>, id: web::Path<String>, query: Query<Slice>, state: web::Data<AppState>) -> ApiResult<HttpResponse> {
+pub async fn alerts(
+    _caller: Guard<Viewer>,
+    id: web::Path<String>,
+    query: Query<Slice>,
+    state: web::Data<AppState>,
+) -> ApiResult<HttpResponse> {
     let (Slice { limit, cursor }, id) = (query.0, IncidentId::given(id.into_inner()));
     let listed = state.ledger.read(move |reader| reader.incident_alerts(&id, &part(limit, cursor))).await?;
     Ok(HttpResponse::Ok().json(page(listed)))
@@ -234,7 +237,12 @@ impl From<TimelineEntry> for Line {
     (status = 200, description = "The timeline", body = Page<Line>),
     (status = 404, description = "No such incident", body = ProblemBody),
 ))]
-pub async fn timeline(_caller: Guard<Viewer>, id: web::Path<String>, query: Query<Slice>, state: web::Data<AppState>) -> ApiResult<HttpResponse> {
+pub async fn timeline(
+    _caller: Guard<Viewer>,
+    id: web::Path<String>,
+    query: Query<Slice>,
+    state: web::Data<AppState>,
+) -> ApiResult<HttpResponse> {
     let (Slice { limit, cursor }, id) = (query.0, IncidentId::given(id.into_inner()));
     let listed = state.ledger.read(move |reader| reader.timeline(&id, &part(limit, cursor))).await?;
     let items: Vec<Line> = listed.items.into_iter().map(Line::from).collect();

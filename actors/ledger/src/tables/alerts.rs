@@ -63,12 +63,7 @@ pub(crate) fn resolve_all_of(conn: &mut SqliteConnection, incident: &IncidentId,
     let holding = t::alert.filter(t::incident.eq(incident.as_str())).filter(t::status.eq("firing"));
     let by = word(&opspilot_kernel::alert::ResolvedBy::Person)?;
     Ok(diesel::update(holding)
-        .set((
-            t::status.eq("resolved"),
-            t::resolved_at.eq(now.millis()),
-            t::resolved_logged_at.eq(now.millis()),
-            t::resolved_by.eq(by),
-        ))
+        .set((t::status.eq("resolved"), t::resolved_at.eq(now.millis()), t::resolved_logged_at.eq(now.millis()), t::resolved_by.eq(by)))
         .execute(conn)?)
 }
 
@@ -107,8 +102,7 @@ impl Reader<'_> {
 
     /// One alert.
     pub fn alert(&mut self, id: &AlertId) -> Result<Alert, LedgerError> {
-        let row: Option<AlertRow> =
-            t::alert.filter(t::id.eq(id.as_str())).select(AlertRow::as_select()).first(self.conn).optional()?;
+        let row: Option<AlertRow> = t::alert.filter(t::id.eq(id.as_str())).select(AlertRow::as_select()).first(self.conn).optional()?;
         row.ok_or_else(|| LedgerError::NotFound(format!("the alert {id}")))?.alert()
     }
 

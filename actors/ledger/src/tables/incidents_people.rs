@@ -136,9 +136,7 @@ impl Tx<'_> {
 
     /// A person writes something down.
     pub fn incident_note(&mut self, id: &IncidentId, actor: &Actor, text: &str) -> Result<Incident, LedgerError> {
-        self.change_incident(id, actor, |_, _, _| {
-            Ok(Told { kind: TimelineKind::Note, code: "INC07I", text: text.to_owned() })
-        })
+        self.change_incident(id, actor, |_, _, _| Ok(Told { kind: TimelineKind::Note, code: "INC07I", text: text.to_owned() }))
     }
 
     fn change_incident(

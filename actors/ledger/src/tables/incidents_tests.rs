@@ -123,15 +123,7 @@ fn founding(name: &str, condition: u64, from: Seq, second: i64) -> Commit {
     let observation = Observation::Log { at: at(second), source: "shop".to_owned(), text: "payment failed".to_owned() };
     let change = IncidentChange {
         founded: Some(Box::new(incident.clone())),
-        state: IncidentState {
-            incident,
-            rev: 0,
-            firing: 1,
-            quiet_at: None,
-            timeline_count: 1,
-            timeline_beyond: 0,
-            evidence_beyond: 0,
-        },
+        state: IncidentState { incident, rev: 0, firing: 1, quiet_at: None, timeline_count: 1, timeline_beyond: 0, evidence_beyond: 0 },
         fingerprints: vec![alert.fingerprint],
         evidence: vec![(alert.id.clone(), observation)],
         timeline: vec![TimelineEntry { at: at(second), actor: module, kind: TimelineKind::Opened, text: "it fires".to_owned() }],
@@ -150,13 +142,7 @@ fn founding(name: &str, condition: u64, from: Seq, second: i64) -> Commit {
         repeats,
     };
     let decisions = vec![decision(false), decision(true), decision(true)];
-    let state = AlertState {
-        claim: alert.id.clone(),
-        last_logged_at: at(second),
-        resolved_by: None,
-        resolved_logged_at: None,
-        alert,
-    };
+    let state = AlertState { claim: alert.id.clone(), last_logged_at: at(second), resolved_by: None, resolved_logged_at: None, alert };
     Commit { module: PIPELINE, from, to: from + 1, read: Vec::new(), alerts: vec![state], incidents: vec![change], decisions }
 }
 
@@ -182,7 +168,8 @@ fn what_is_committed_is_read_back_and_told() {
     let why = world.read(|reader| reader.alert_decisions(&alert.alert.id, &Page::first(10)));
     assert_eq!(why.items.iter().map(|one| (one.outcome.as_str(), one.times)).collect::<Vec<_>>(), [("opened", 1), ("counted", 2)]);
     let events = world.ledger.events().next(0, 10).unwrap();
-    let told = events.iter().filter(|entry| matches!(entry, EventEntry::Event(envelope) if matches!(envelope.event, Event::IncidentCreated(_))));
+    let told =
+        events.iter().filter(|entry| matches!(entry, EventEntry::Event(envelope) if matches!(envelope.event, Event::IncidentCreated(_))));
     assert_eq!(told.count(), 1);
     let open = world.read(|reader| reader.open_incidents());
     assert_eq!((open[&Severity::Critical], open[&Severity::Info]), (1, 0));
@@ -358,7 +345,10 @@ fn every_list_and_every_look_up_of_the_pipeline_is_answered_from_an_index() {
     for sql in [NEWEST_EPISODES, FINGERPRINTS, INCIDENTS, earliest, firing, by_claim] {
         for step in world.plan(sql) {
             let free = step.starts_with("SCAN c VIRTUAL") || step.starts_with("SCAN f VIRTUAL") || step.contains("SUBQUERY");
-            assert!(free || step.contains("USING INDEX") || step.contains("COVERING INDEX") || step.contains("PRIMARY KEY"), "{sql}: {step}");
+            assert!(
+                free || step.contains("USING INDEX") || step.contains("COVERING INDEX") || step.contains("PRIMARY KEY"),
+                "{sql}: {step}"
+            );
         }
     }
     for column in ["status", "severity", "source", "fingerprint", "incident"] {

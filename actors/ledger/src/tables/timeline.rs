@@ -42,8 +42,13 @@ impl Reader<'_> {
             .limit(super::incidents_list::one_more(page))
             .select((t::n, t::at, t::kind, t::actor, t::text))
             .load(self.conn)?;
-        super::incidents_list::listed(rows, page, |row| row.0.to_string(), |(_, at, kind, actor, text)| {
-            Ok(TimelineEntry { at: Timestamp::from_millis(at), actor: parsed(&actor)?, kind: meaning(&kind)?, text })
-        })
+        super::incidents_list::listed(
+            rows,
+            page,
+            |row| row.0.to_string(),
+            |(_, at, kind, actor, text)| {
+                Ok(TimelineEntry { at: Timestamp::from_millis(at), actor: parsed(&actor)?, kind: meaning(&kind)?, text })
+            },
+        )
     }
 }
