@@ -10,7 +10,7 @@ use actix_web::{
     FromRequest, HttpRequest,
     dev::Payload,
     http::{StatusCode, header},
-    web::{Bytes, BytesMut},
+    web::{self, Bytes, BytesMut},
 };
 use futures_util::StreamExt as _;
 use opspilot_kernel::error::ErrorKind;
@@ -18,12 +18,13 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
     error::{ApiError, ApiResult},
+    state::AppState,
     strict,
 };
 
 /// How large a JSON body may be, ingest apart.
 pub const MAX_BODY: usize = 1 << 20;
-/// How long a client may take to send its body.
+/// How long a client may take to send its body, unless the settings say otherwise.
 pub const BODY_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Reads a whole body of at most `limit` bytes before the deadline.
@@ -50,9 +51,10 @@ pub async fn read_bounded(request: &HttpRequest, payload: &mut Payload, limit: u
         }
         Ok(body.freeze())
     };
-    match tokio::time::timeout(BODY_DEADLINE, read).await {
+    let deadline = request.app_data::<web::Data<AppState>>().map_or(BODY_DEADLINE, |state| state.settings.body_timeout);
+    match tokio::time::timeout(deadline, read).await {
         Ok(body) => body,
-        Err(_) => Err(ApiError::with_status(StatusCode::REQUEST_TIMEOUT, "timeout", "the body did not arrive within 10 s")),
+        Err(_) => Err(ApiError::with_status(StatusCode::REQUEST_TIMEOUT, "timeout", "the body did not arrive in time")),
     }
 }
 

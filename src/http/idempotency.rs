@@ -5,7 +5,11 @@
 //! the body is a keyed hash: bodies may hold passwords. While a request is under
 //! way its key is held in memory; a second one meanwhile gets 409.
 
-use std::{collections::HashSet, future::Ready, future::ready, sync::Arc};
+use std::{
+    collections::HashSet,
+    future::{Future, Ready, ready},
+    sync::Arc,
+};
 
 use actix_web::{FromRequest, HttpMessage, HttpRequest, HttpResponse, dev::Payload, http::StatusCode, web};
 use opspilot_kernel::error::ErrorKind;
@@ -35,6 +39,13 @@ impl InFlight {
     fn hold(&self, scope: &str, key: &str) -> Option<Held> {
         let key = (scope.to_owned(), key.to_owned());
         self.0.lock().insert(key.clone()).then(|| Held { all: self.clone(), key })
+    }
+}
+
+#[cfg(test)]
+impl InFlight {
+    pub(super) fn is_held(&self, scope: &str, key: &str) -> bool {
+        self.0.lock().contains(&(scope.to_owned(), key.to_owned()))
     }
 }
 
@@ -148,6 +159,54 @@ impl IdempotencyKey {
             Outcome::Mismatch => {
                 let detail = "this Idempotency-Key was used with another body";
                 Err(ApiError::new(ErrorKind::Invalid, "idempotency_mismatch", detail))
+            }
+        }
+    }
+}
+
+/// Work that has a transaction of its own, once for a key: for signals, which are stored in batches of many requests.
+impl IdempotencyKey {
+    /// Names every part of the work, so that doing it again after a crash finds what is done already.
+    pub fn seed(&self, state: &AppState) -> Option<String> {
+        let key = self.key.as_ref()?;
+        let named = state.auth.fingerprint(format!("{} {key}", self.scope).as_bytes());
+        Some(hex::encode(named.get(..12).unwrap_or_default()))
+    }
+
+    /// Does `work`, whose parts are named after [`IdempotencyKey::seed`] and so are done once by themselves; answers a
+    /// repeat with what it answered first.
+    pub async fn run_apart<F>(self, state: &web::Data<AppState>, body: &[u8], work: F) -> ApiResult<Answer>
+    where
+        F: Future<Output = ApiResult<(StatusCode, Value)>>,
+    {
+        let Some(key) = self.key else {
+            let (status, body) = work.await?;
+            return Ok(Answer::new(status, body));
+        };
+        let Some(_held) = state.in_flight.hold(&self.scope, &key) else {
+            let detail = "the first request with this Idempotency-Key is still under way";
+            return Err(ApiError::new(ErrorKind::Conflict, "idempotency_in_flight", detail));
+        };
+        let (scope, fingerprint) = (self.scope, state.auth.fingerprint(body));
+        let known = {
+            let (scope, key) = (scope.clone(), key.clone());
+            state.ledger.write(Priority::Control, move |tx| tx.idempotent(&scope, &key, &fingerprint)).await?
+        };
+        match known {
+            Idempotent::Replay(stored) => {
+                let status = StatusCode::from_u16(stored.status).map_err(ApiError::internal)?;
+                let body = serde_json::from_str(&stored.body).map_err(ApiError::internal)?;
+                Ok(Answer { status, body, replayed: true })
+            }
+            Idempotent::Mismatch => {
+                let detail = "this Idempotency-Key was used with another body";
+                Err(ApiError::new(ErrorKind::Invalid, "idempotency_mismatch", detail))
+            }
+            Idempotent::New => {
+                let (status, body) = work.await?;
+                let stored = StoredAnswer { status: status.as_u16(), body: body.to_string() };
+                state.ledger.write(Priority::Control, move |tx| tx.idempotent_answer(&scope, &key, &fingerprint, &stored)).await?;
+                Ok(Answer::new(status, body))
             }
         }
     }

@@ -6,28 +6,33 @@
 //! with every role. A new endpoint is a handler in `http/<resource>.rs` with
 //! `#[utoipa::path]` and a [`guard::Guard`] first in its signature, and a line here.
 
-mod api_keys;
-mod audit;
+mod alerts;
+pub mod api_keys;
+pub mod audit;
 pub mod auth;
 pub mod body;
-mod docs;
+pub mod docs;
 pub mod error;
 pub mod guard;
-mod health;
+pub mod health;
 pub mod idempotency;
+mod incidents;
 pub mod ingest;
 pub mod limits;
 pub mod live;
-mod metrics;
-mod modules;
+pub mod metrics;
+pub mod modules;
 pub mod origins;
-mod server;
+pub mod server;
 pub mod settings;
 pub mod shell;
+pub mod signals;
 pub mod state;
 pub mod strict;
+#[cfg(test)]
+mod tests;
 pub mod tickets;
-mod users;
+pub mod users;
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -76,6 +81,7 @@ macro_rules! routes {
 routes! {
     // signals in, events out
     "/api/events" => { post: integrator ingest::events::post };
+    "/api/signals" => { get: viewer signals::list };
     "/api/live" => { get: viewer live::get };
 
     // the page and the API document
@@ -92,6 +98,22 @@ routes! {
     "/api/users/{name}" => { patch: admin users::change };
     "/api/api-keys" => { get: operator api_keys::list, post: operator api_keys::create };
     "/api/api-keys/{id}" => { delete: operator api_keys::revoke };
+
+    // incidents and the alerts they are made of
+    "/api/incidents" => { get: viewer incidents::list };
+    "/api/incidents/{id}" => { get: viewer incidents::get };
+    "/api/incidents/{id}/alerts" => { get: viewer incidents::alerts };
+    "/api/incidents/{id}/timeline" => { get: viewer incidents::timeline };
+    "/api/incidents/{id}/explain-why" => { get: viewer incidents::explain_why };
+    "/api/incidents/{id}/acknowledge" => { post: operator incidents::acknowledge };
+    "/api/incidents/{id}/resolve" => { post: operator incidents::resolve };
+    "/api/incidents/{id}/reopen" => { post: operator incidents::reopen };
+    "/api/incidents/{id}/snooze" => { post: operator incidents::snooze };
+    "/api/incidents/{id}/assign" => { post: operator incidents::assign };
+    "/api/incidents/{id}/notes" => { post: operator incidents::note };
+    "/api/alerts" => { get: viewer alerts::list };
+    "/api/alerts/{id}" => { get: viewer alerts::get };
+    "/api/alerts/{id}/explain-why" => { get: viewer alerts::explain_why };
 
     // who did what, and what was set aside
     "/api/audit" => { get: viewer audit::list };

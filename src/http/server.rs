@@ -91,8 +91,8 @@ pub fn serve(
             .or_else(|| connection.downcast_ref::<actix_tls::accept::rustls_0_23::TlsStream<TcpStream>>().map(|stream| stream.get_ref().0));
         if let Some(socket) = socket {
             let millis = u32::try_from(UNREAD_FOR.as_millis()).unwrap_or(u32::MAX);
-            // without it a client that stops reading keeps its connection for as long as it likes; with it refused, as before
-            drop(rustix::net::sockopt::set_tcp_user_timeout(socket, millis));
+            // a client that stops reading would keep its connection for as long as it likes; where the system refuses, it does
+            rustix::net::sockopt::set_tcp_user_timeout(socket, millis).ok();
         }
     })
     .disable_signals();

@@ -87,6 +87,8 @@ pub struct Settings {
     pub connections: usize,
     /// How long a client may take to send the head of a request.
     pub head_timeout: Duration,
+    /// How long a client may take to send the body of a request.
+    pub body_timeout: Duration,
     /// How long a connection may be idle between requests.
     pub keep_alive: Duration,
     /// How long requests under way may take when the server stops.
@@ -104,6 +106,7 @@ impl Default for Settings {
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             connections: 1024,
             head_timeout: Duration::from_secs(5),
+            body_timeout: Duration::from_secs(10),
             keep_alive: Duration::from_secs(75),
             stop_timeout: Duration::from_secs(5),
         }

@@ -1,0 +1,15 @@
+//! The API over real sockets: a server on a free port over a ledger in a temporary directory.
+
+#![allow(clippy::as_conversions, reason = "tests")]
+
+mod accounts;
+mod authz;
+mod hostile;
+mod ingest;
+mod live;
+mod idempotency;
+mod operations;
+mod rates;
+mod secrets;
+mod sessions;
+mod support;
