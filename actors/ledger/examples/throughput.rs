@@ -42,11 +42,33 @@ fn message(r: &mut Dice) -> String {
     match r.below(8) {
         0 => format!("GET /api/v1/orders/{} 200 in {} ms trace={:016x}", r.below(10_000_000), r.below(900), r.next()),
         1 => format!("POST /cart/{}/items sku={} qty={} user={}", r.below(1_000_000), r.below(99_999), r.below(9), r.below(5_000_000)),
-        2 => format!("user {} logged in from 10.{}.{}.{} session={:016x}", r.below(5_000_000), r.below(256), r.below(256), r.below(256), r.next()),
-        3 => format!("cache hit ratio {}.{}% keys={} evicted={} shard={}", r.below(100), r.below(10), r.below(1_000_000), r.below(999), r.below(64)),
-        4 => format!("payment authorised order={} amount={}.{:02} EUR ref={:08x}", r.below(10_000_000), r.below(900), r.below(100), r.below(1 << 32)),
+        2 => format!(
+            "user {} logged in from 10.{}.{}.{} session={:016x}",
+            r.below(5_000_000),
+            r.below(256),
+            r.below(256),
+            r.below(256),
+            r.next()
+        ),
+        3 => format!(
+            "cache hit ratio {}.{}% keys={} evicted={} shard={}",
+            r.below(100),
+            r.below(10),
+            r.below(1_000_000),
+            r.below(999),
+            r.below(64)
+        ),
+        4 => format!(
+            "payment authorised order={} amount={}.{:02} EUR ref={:08x}",
+            r.below(10_000_000),
+            r.below(900),
+            r.below(100),
+            r.below(1 << 32)
+        ),
         5 => format!("consumer group=orders-{} committed offset {} on partition {}", r.below(20), r.below(1 << 34), r.below(48)),
-        6 => format!("query took {} ms rows={} table=order_items_{} plan={:08x}", r.below(300), r.below(5000), r.below(12), r.below(1 << 32)),
+        6 => {
+            format!("query took {} ms rows={} table=order_items_{} plan={:08x}", r.below(300), r.below(5000), r.below(12), r.below(1 << 32))
+        }
         _ => format!("job {:016x} finished state=done items={} duration={}ms", r.next(), r.below(10_000), r.below(60_000)),
     }
 }
@@ -75,7 +97,8 @@ fn main() {
                         let tasks: Vec<_> = (0..clients / 2)
                             .map(|client| {
                                 let (ledger, clock, texts, labels) = (ledger.clone(), clock.clone(), texts.clone(), labels.clone());
-                                let (stored, built) = (std::rc::Rc::new(std::cell::Cell::new(0_u64)), std::rc::Rc::new(std::cell::Cell::new(0_u64)));
+                                let (stored, built) =
+                                    (std::rc::Rc::new(std::cell::Cell::new(0_u64)), std::rc::Rc::new(std::cell::Cell::new(0_u64)));
                                 let counters = (stored.clone(), built.clone());
                                 let task = tokio::task::spawn_local(async move {
                                     let mut waits = Vec::new();

@@ -98,7 +98,8 @@ mod tests {
     /// Sample of RFC 8785, section 3.2.2, without its floats.
     #[test]
     fn strings_and_literals_are_written_in_one_way() {
-        let value = json!({ "string": "\u{20ac}$\u{f}\nA'B\"\\\\\"/", "literals": [null, true, false], "n": [-1, 0, 9_007_199_254_740_991_i64] });
+        let value =
+            json!({ "string": "\u{20ac}$\u{f}\nA'B\"\\\\\"/", "literals": [null, true, false], "n": [-1, 0, 9_007_199_254_740_991_i64] });
         assert_eq!(
             text(&value),
             "{\"literals\":[null,true,false],\"n\":[-1,0,9007199254740991],\"string\":\"\u{20ac}$\\u000f\\nA'B\\\"\\\\\\\\\\\"/\"}"

@@ -3,7 +3,10 @@
 use std::{
     future::Future,
     path::PathBuf,
-    sync::{Arc, atomic::{AtomicI64, Ordering}},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
     thread::JoinHandle,
     time::Duration,
 };
@@ -238,8 +241,8 @@ impl Ledger {
     /// promises rest on, verifies the heads, and starts the writer.
     pub fn open(options: Options) -> Result<Ledger, OpenError> {
         let (shared, state) = open::open(options)?;
-        let thread = writer::start(shared.clone(), state)
-            .map_err(|source| OpenError::Io { path: "the writer thread".to_owned(), source })?;
+        let thread =
+            writer::start(shared.clone(), state).map_err(|source| OpenError::Io { path: "the writer thread".to_owned(), source })?;
         Ok(Ledger { inner: Arc::new(Inner { shared, thread: Mutex::new(Some(thread)) }) })
     }
 
@@ -272,11 +275,7 @@ impl Ledger {
         answer.await.unwrap_or(Err(LedgerError::Panicked))
     }
 
-    fn append_job(
-        &self,
-        batch: SignalBatch,
-        saves: Option<(String, Vec<Snapshot>)>,
-    ) -> Result<(Job, oneshot::Receiver<Result<Appended, LedgerError>>, usize), LedgerError> {
+    fn append_job(&self, batch: SignalBatch, saves: Option<(String, Vec<Snapshot>)>) -> Result<(Job, AppendAnswer, usize), LedgerError> {
         self.shared().storage.check(Priority::Bulk)?;
         let bytes = batch.bytes();
         let (reply, answer) = oneshot::channel();
@@ -417,6 +416,9 @@ impl Ledger {
         Ok(())
     }
 }
+
+/// Where the answer to an append arrives.
+type AppendAnswer = oneshot::Receiver<Result<Appended, LedgerError>>;
 
 /// What a job that is not a batch counts for in a flush.
 const JOB_BYTES: usize = 4096;

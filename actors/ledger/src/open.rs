@@ -239,10 +239,8 @@ pub(crate) fn open(options: Options) -> Result<(Arc<Shared>, WriterState), OpenE
     if let Err(error) = files.make_reserve() {
         warn!(options.log, "no room for the reserve"; "bytes" => options.limits.reserve_bytes, "error" => %error);
     }
-    let metrics = Metrics::register(&options.registry).map_err(|error| OpenError::Database {
-        path: path.display().to_string(),
-        source: LedgerError::Internal(error.to_string()),
-    })?;
+    let metrics = Metrics::register(&options.registry)
+        .map_err(|error| OpenError::Database { path: path.display().to_string(), source: LedgerError::Internal(error.to_string()) })?;
     let boot: Arc<str> = hex::encode(rand::random::<[u8; 8]>()).into();
     let identity = Identity { node: options.node.as_str().into(), boot };
     let limits = &options.limits;

@@ -212,18 +212,21 @@ fn the_schema_in_the_code_is_the_schema_of_the_database() {
     conn.run_pending_migrations(MIGRATIONS).unwrap();
     let mut in_database: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for table in texts(&mut conn, OWN_TABLES) {
-        let columns = texts(&mut conn, &format!("SELECT name || CASE WHEN \"notnull\" THEN '' ELSE '?' END FROM pragma_table_info('{table}')"));
+        let columns =
+            texts(&mut conn, &format!("SELECT name || CASE WHEN \"notnull\" THEN '' ELSE '?' END FROM pragma_table_info('{table}')"));
         in_database.insert(table, columns.into_iter().collect());
     }
     let mut in_code: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for file in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/schema")).unwrap() {
         let source = std::fs::read_to_string(file.unwrap().path()).unwrap();
         for block in source.split("table! {").skip(1) {
-            let mut lines = block.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("//") && !line.starts_with('#'));
+            let mut lines =
+                block.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("//") && !line.starts_with('#'));
             let name = lines.next().unwrap().split(' ').next().unwrap().to_owned();
-            let columns = lines.take_while(|line| *line != "}").filter_map(|line| line.split_once(" -> ")).map(|(column, kind)| {
-                if kind.starts_with("Nullable") { format!("{column}?") } else { column.to_owned() }
-            });
+            let columns = lines
+                .take_while(|line| *line != "}")
+                .filter_map(|line| line.split_once(" -> "))
+                .map(|(column, kind)| if kind.starts_with("Nullable") { format!("{column}?") } else { column.to_owned() });
             in_code.insert(name, columns.collect());
         }
     }

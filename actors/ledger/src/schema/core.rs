@@ -123,8 +123,6 @@ diesel::table! {
     }
 }
 
-
-
 diesel::table! {
     denied (actor, what) {
         actor -> Text,

@@ -183,25 +183,19 @@ impl Reader<'_> {
         let mut found = Found { items: Vec::new(), next_cursor: None, scanned_until: after, scanned: (0, 0) };
         let mut bytes = 0_usize;
         // the row that holds `after` may have signals behind it
-        let holding: Option<i64> =
-            t::signal_block.filter(t::first_seq.le(stored(after)?)).order(t::first_seq.desc()).select(t::first_seq).first(self.conn).optional()?;
+        let holding: Option<i64> = t::signal_block
+            .filter(t::first_seq.le(stored(after)?))
+            .order(t::first_seq.desc())
+            .select(t::first_seq)
+            .first(self.conn)
+            .optional()?;
         let mut from = holding.unwrap_or(0);
         loop {
             let rows: Vec<Outline> = t::signal_block
                 .filter(t::first_seq.ge(from))
                 .order(t::first_seq)
                 .limit(CHUNK)
-                .select((
-                    t::first_seq,
-                    t::last_seq,
-                    t::count,
-                    t::kinds,
-                    t::at_min,
-                    t::at_max,
-                    t::raw_len,
-                    t::more_sources,
-                    t::sources,
-                ))
+                .select((t::first_seq, t::last_seq, t::count, t::kinds, t::at_min, t::at_max, t::raw_len, t::more_sources, t::sources))
                 .load(self.conn)?;
             if rows.is_empty() {
                 return Ok(found);
@@ -212,9 +206,8 @@ impl Reader<'_> {
                 if last <= after {
                     continue;
                 }
-                let spent = found.scanned.0 >= budget.rows
-                    || bytes >= budget.bytes
-                    || self.clock.elapsed().saturating_sub(started) >= budget.time;
+                let spent =
+                    found.scanned.0 >= budget.rows || bytes >= budget.bytes || self.clock.elapsed().saturating_sub(started) >= budget.time;
                 // at least one row, so that whoever asks again gets on
                 if spent && found.scanned.0 > 0 {
                     found.next_cursor = Some(found.scanned_until.to_string());
@@ -242,8 +235,7 @@ impl Reader<'_> {
         }
         let bytes: Vec<u8> = t::signal_block.find(row.first_seq).select(t::filter).first(self.conn)?;
         let held = TokenFilter::from_bytes(bytes);
-        Ok(query.tokens().all(|token| held.may_contain(token))
-            && unnamed.is_none_or(|source| held.may_contain(source_token(source))))
+        Ok(query.tokens().all(|token| held.may_contain(token)) && unnamed.is_none_or(|source| held.may_contain(source_token(source))))
     }
 
     /// Looks through a row; `true` if the page is full before its end.

@@ -70,7 +70,8 @@ impl Term {
         while let Some(hit) = self.text.find_at(text, from) {
             let before = text.get(..hit.start()).and_then(|before| before.chars().next_back());
             let behind = text.get(hit.end()..).and_then(|behind| behind.chars().next());
-            if !(self.begins_word && before.is_some_and(in_word)) && !(self.ends_word && behind.is_some_and(in_word)) {
+            let inside = (self.begins_word && before.is_some_and(in_word)) || (self.ends_word && behind.is_some_and(in_word));
+            if !inside {
                 return true;
             }
             // occurrences may overlap: go on behind the first character of this one

@@ -31,12 +31,7 @@ pub(crate) fn insert_tick(conn: &mut SqliteConnection, seq: Seq, at: Timestamp) 
 }
 
 /// Deletes entries older than `before` that every follower has read, at most `limit`, never the newest.
-pub(crate) fn delete_before(
-    conn: &mut SqliteConnection,
-    before: Timestamp,
-    least: Option<Seq>,
-    limit: i64,
-) -> Result<usize, LedgerError> {
+pub(crate) fn delete_before(conn: &mut SqliteConnection, before: Timestamp, least: Option<Seq>, limit: i64) -> Result<usize, LedgerError> {
     let least = least.map_or(Ok(i64::MAX), stored)?;
     let newest: Option<i64> = t::alert_log.select(diesel::dsl::max(t::seq)).first(conn)?;
     let oldest: Vec<(i64, i64)> = t::alert_log.select((t::seq, t::at)).order(t::seq).limit(limit).load(conn)?;

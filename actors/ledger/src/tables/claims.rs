@@ -54,12 +54,14 @@ pub(crate) struct Claims {
     generations: VecDeque<Generation>,
     /// Claimed in the transaction at hand; part of `known` already.
     fresh: Vec<ClaimKey>,
+    /// Under which number they are stored.
+    number: Seq,
     bound: usize,
 }
 
 impl Claims {
     pub(crate) fn new(bound: usize) -> Claims {
-        Claims { loaded: false, known: HashSet::default(), generations: VecDeque::new(), fresh: Vec::new(), bound }
+        Claims { loaded: false, known: HashSet::default(), generations: VecDeque::new(), fresh: Vec::new(), number: 0, bound }
     }
 
     /// Reads the table, once.
@@ -87,24 +89,29 @@ impl Claims {
         fresh
     }
 
+    /// What is claimed now belongs to the row that begins with signal `first`.
+    pub(crate) fn number(&mut self, first: Seq) {
+        self.number = first;
+    }
+
     /// Stores what was claimed since the last commit.
-    pub(crate) fn store(&self, conn: &mut SqliteConnection, id: Seq, at: Timestamp) -> Result<(), LedgerError> {
+    pub(crate) fn store(&self, conn: &mut SqliteConnection, at: Timestamp) -> Result<(), LedgerError> {
         if self.fresh.is_empty() {
             return Ok(());
         }
         let bytes: Vec<u8> = self.fresh.iter().flat_map(|key| key.to_le_bytes()).collect();
         let count = i32::try_from(self.fresh.len()).unwrap_or(i32::MAX);
         diesel::insert_into(t::claim)
-            .values((t::id.eq(stored(id)?), t::at.eq(at.millis()), t::count.eq(count), t::keys.eq(&bytes)))
+            .values((t::id.eq(stored(self.number)?), t::at.eq(at.millis()), t::count.eq(count), t::keys.eq(&bytes)))
             .execute(conn)?;
         Ok(())
     }
 
     /// The transaction was committed.
-    pub(crate) fn committed(&mut self, id: Seq, at: Timestamp) {
+    pub(crate) fn committed(&mut self, at: Timestamp) {
         if !self.fresh.is_empty() {
             let keys = std::mem::take(&mut self.fresh);
-            self.generations.push_back(Generation { id, at, keys });
+            self.generations.push_back(Generation { id: self.number, at, keys });
         }
     }
 

@@ -33,8 +33,7 @@ impl Reader<'_> {
     /// Events behind `after`, in order.
     pub(crate) fn event_entries(&mut self, after: Seq, max_entries: usize) -> Result<Vec<Arc<Envelope>>, LedgerError> {
         let limit = i64::try_from(max_entries).unwrap_or(i64::MAX);
-        let rows: Vec<Vec<u8>> =
-            t::event.filter(t::seq.gt(stored(after)?)).order(t::seq).limit(limit).select(t::body).load(self.conn)?;
+        let rows: Vec<Vec<u8>> = t::event.filter(t::seq.gt(stored(after)?)).order(t::seq).limit(limit).select(t::body).load(self.conn)?;
         rows.iter()
             .map(|body| serde_json::from_slice(body).map(Arc::new).map_err(|error| LedgerError::Damaged(format!("event: {error}"))))
             .collect()

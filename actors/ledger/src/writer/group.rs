@@ -5,10 +5,7 @@ use std::{
     sync::atomic::Ordering,
 };
 
-use diesel::{
-    connection::{AnsiTransactionManager, TransactionManager},
-
-};
+use diesel::connection::{AnsiTransactionManager, TransactionManager};
 use opspilot_kernel::{
     codec,
     event::Event,
@@ -31,6 +28,9 @@ use crate::{
     tokens::{TokenFilter, source_token},
     tx::{Tx, Work},
 };
+
+/// What a job writes into the log beside signals: a few pages.
+const PAGES_OF_A_JOB: u64 = 4 * 4096;
 
 /// What the jobs of a group came to.
 struct Outcomes {
@@ -63,6 +63,7 @@ impl WriterState {
                 let metrics = &self.shared.metrics;
                 metrics.commits.inc();
                 metrics.commit_seconds.observe(clock.elapsed().saturating_sub(started).as_secs_f64());
+                self.upkeep.written += PAGES_OF_A_JOB * u64::try_from(tasks.len() + 1).unwrap_or(1);
                 self.publish(work);
                 failpoint!("ledger::after_commit_before_ack");
                 for (task, outcome) in tasks.into_iter().zip(outcomes.tasks) {
@@ -91,12 +92,7 @@ impl WriterState {
         }
     }
 
-    fn transact(
-        &mut self,
-        tasks: &mut [Box<dyn Task>],
-        appends: &mut [AppendJob],
-        work: &mut Work,
-    ) -> Result<Outcomes, LedgerError> {
+    fn transact(&mut self, tasks: &mut [Box<dyn Task>], appends: &mut [AppendJob], work: &mut Work) -> Result<Outcomes, LedgerError> {
         AnsiTransactionManager::begin_transaction_sql(&mut self.conn, "BEGIN IMMEDIATE")?;
         let mut outcomes = Vec::with_capacity(tasks.len());
         for task in tasks {
@@ -161,6 +157,7 @@ impl WriterState {
         }
         let first = work.heads.signal + 1;
         let stored = {
+            self.claims.number(first);
             let claims = &self.claims;
             let batches: Vec<&mut SignalBatch> = jobs.iter_mut().map(|job| &mut job.batch).collect();
             let row = row(batches, first);
@@ -172,7 +169,7 @@ impl WriterState {
                 let mut bytes = 0;
                 if let Some(row) = row {
                     bytes = row.store(&mut tx)?;
-                    claims.store(tx.conn, first, tx.work.now)?;
+                    claims.store(tx.conn, tx.work.now)?;
                 }
                 for (module, snapshots) in saves {
                     let head = tx.work.heads.signal;
@@ -198,6 +195,7 @@ impl WriterState {
         Ok(stored.map(|bytes| {
             let metrics = &self.shared.metrics;
             metrics.stored_bytes.inc_by(bytes);
+            self.upkeep.written += bytes;
             let mut next = first;
             let mut appended = Vec::with_capacity(jobs.len());
             for (job, duplicates) in jobs.iter().zip(duplicates) {
@@ -218,7 +216,7 @@ impl WriterState {
     pub(crate) fn publish(&mut self, work: Work) {
         let shared = &self.shared;
         if work.heads.signal > self.heads.signal {
-            self.claims.committed(self.heads.signal + 1, work.now);
+            self.claims.committed(work.now);
         }
         self.heads = work.heads;
         for (entry, bytes) in work.signals {
@@ -235,11 +233,9 @@ impl WriterState {
         shared.events.tell(self.heads.event);
         shared.high_water.store(self.heads.audit.last_ts.millis(), Ordering::Relaxed);
         shared.metrics.audit_size.set(i64::try_from(self.heads.audit.size).unwrap_or(i64::MAX));
-        for (log, bytes) in [
-            ("signals", shared.signals.ring_bytes()),
-            ("alerts", shared.alerts.ring_bytes()),
-            ("events", shared.events.ring_bytes()),
-        ] {
+        for (log, bytes) in
+            [("signals", shared.signals.ring_bytes()), ("alerts", shared.alerts.ring_bytes()), ("events", shared.events.ring_bytes())]
+        {
             shared.metrics.ring_bytes.with_label_values(&[log]).set(i64::try_from(bytes).unwrap_or(i64::MAX));
         }
     }
@@ -381,4 +377,3 @@ impl Row {
         Ok(u64::try_from(bytes).unwrap_or(u64::MAX))
     }
 }
-

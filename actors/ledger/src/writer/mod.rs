@@ -224,8 +224,10 @@ fn reconnect(shared: &Arc<Shared>) -> Option<WriterState> {
                 for job in shared.queue.take_all() {
                     job.refuse(&refusal);
                 }
-                if let Taken::Closed = shared.queue.take(Some(limits.probe_every)) {
-                    return None;
+                match shared.queue.take(Some(limits.probe_every)) {
+                    Taken::Group(jobs) => jobs.into_iter().for_each(|job| job.refuse(&refusal)),
+                    Taken::Idle => {}
+                    Taken::Closed => return None,
                 }
                 continue;
             }
@@ -298,11 +300,12 @@ fn storage_still_failed(shared: &Shared, failure: StorageFailure) {
 fn open_again(shared: &Arc<Shared>) -> Result<WriterState, StorageFailure> {
     let io = |error: &dyn std::fmt::Display| StorageFailure::new(FailureReason::Io, error.to_string());
     let path = shared.files.database();
-    let mut conn = open::connect(&shared.files.url, &path, shared.options.limits.busy_timeout.as_millis()).map_err(|error| match error {
-        crate::OpenError::Database { source: LedgerError::Unavailable(failure), .. } => failure,
-        crate::OpenError::Damaged { detail, .. } => StorageFailure::new(FailureReason::Damaged, detail),
-        other => io(&other),
-    })?;
+    let mut conn =
+        open::connect(&shared.files.url, &path, shared.options.limits.busy_timeout.as_millis()).map_err(|error| match error {
+            crate::OpenError::Database { source: LedgerError::Unavailable(failure), .. } => failure,
+            crate::OpenError::Damaged { detail, .. } => StorageFailure::new(FailureReason::Damaged, detail),
+            other => io(&other),
+        })?;
     let heads = open::heads(&mut conn).map_err(|error| match error {
         LedgerError::Unavailable(failure) => failure,
         LedgerError::Damaged(detail) => StorageFailure::new(FailureReason::Damaged, detail),

@@ -3,10 +3,7 @@
 //! One lock for both, so that a group is cut in one step and a bound holds exactly. Bulk is bounded by
 //! count and by memory, since one job may hold eight megabytes.
 
-use std::{
-    collections::VecDeque,
-    time::Duration,
-};
+use std::{collections::VecDeque, time::Duration};
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;

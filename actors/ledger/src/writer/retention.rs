@@ -40,9 +40,7 @@ struct Step {
 
 /// Bytes of the database that hold something.
 fn used_bytes(conn: &mut SqliteConnection) -> Result<u64, LedgerError> {
-    let mut number = |query: &str| -> Result<i64, LedgerError> {
-        Ok(diesel::dsl::sql::<sql_types::BigInt>(query).get_result(conn)?)
-    };
+    let mut number = |query: &str| -> Result<i64, LedgerError> { Ok(diesel::dsl::sql::<sql_types::BigInt>(query).get_result(conn)?) };
     let pages = number("PRAGMA page_count")?.saturating_sub(number("PRAGMA freelist_count")?);
     Ok(u64::try_from(pages.saturating_mul(number("PRAGMA page_size")?)).unwrap_or(0))
 }
@@ -89,9 +87,7 @@ impl WriterState {
         let deleted = step.signals + step.alerts + step.events + step.claims;
         self.upkeep.dirty |= deleted > 0;
         let metrics = &self.shared.metrics;
-        for (table, rows) in
-            [("signal_block", step.signals), ("alert_log", step.alerts), ("event", step.events), ("claim", step.claims)]
-        {
+        for (table, rows) in [("signal_block", step.signals), ("alert_log", step.alerts), ("event", step.events), ("claim", step.claims)] {
             metrics.retained.with_label_values(&[table]).inc_by(u64::try_from(rows).unwrap_or(0));
         }
         metrics.claims.set(i64::try_from(self.claims.len()).unwrap_or(i64::MAX));

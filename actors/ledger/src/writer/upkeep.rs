@@ -28,6 +28,9 @@ use crate::{
 pub(crate) struct Upkeep {
     /// Something was written since the last checkpoint.
     pub(crate) dirty: bool,
+    /// Bytes written since the last checkpoint, roughly. The size of the log's file does not tell: it is
+    /// written from its beginning again after a checkpoint and never shrinks.
+    pub(crate) written: u64,
     /// When to look for what is old again, by the monotonic clock; at once if never.
     pub(crate) retain_at: Option<Duration>,
 }
@@ -52,13 +55,12 @@ impl WriterState {
     pub(crate) fn own<T>(&mut self, job: impl FnOnce(&mut Tx<'_>) -> Result<T, LedgerError>) -> Result<T, LedgerError> {
         let mut work = Work::new(self.shared.options.clock.now(), self.heads);
         AnsiTransactionManager::begin_transaction_sql(&mut self.conn, "BEGIN IMMEDIATE")?;
-        let done = job(&mut Tx { conn: &mut self.conn, work: &mut work, identity: &self.shared.identity })
-            .and_then(|value| {
-                if work.heads.audit != self.heads.audit {
-                    audit::store_head(&mut self.conn, &work.heads.audit)?;
-                }
-                Ok(value)
-            });
+        let done = job(&mut Tx { conn: &mut self.conn, work: &mut work, identity: &self.shared.identity }).and_then(|value| {
+            if work.heads.audit != self.heads.audit {
+                audit::store_head(&mut self.conn, &work.heads.audit)?;
+            }
+            Ok(value)
+        });
         match done {
             Ok(value) => {
                 AnsiTransactionManager::commit_transaction(&mut self.conn)?;
@@ -86,7 +88,12 @@ impl WriterState {
             meta::set(tx.conn, meta::BOOT, &boot)?;
             let service = || Object::new("service", "opspilot");
             if !migrations.is_empty() {
-                tx.audit(AuditEntry { code: "SYS04I", object: service(), body: json!({ "migrations": migrations }), ..AuditEntry::default() })?;
+                tx.audit(AuditEntry {
+                    code: "SYS04I",
+                    object: service(),
+                    body: json!({ "migrations": migrations }),
+                    ..AuditEntry::default()
+                })?;
             }
             if unclean {
                 tx.audit(AuditEntry { code: "SYS03W", object: service(), body: json!({ "boot": previous }), ..AuditEntry::default() })?;
@@ -115,8 +122,7 @@ impl WriterState {
     /// After a group: a checkpoint if the log has grown large.
     pub(crate) fn after_commit(&mut self) -> Result<(), StorageFailure> {
         self.upkeep.dirty = true;
-        let bytes = self.wal_bytes();
-        if bytes > self.shared.options.limits.checkpoint_bytes {
+        if self.upkeep.written > self.shared.options.limits.checkpoint_bytes {
             self.checkpoint("PASSIVE")?;
         }
         self.retain()
@@ -131,14 +137,12 @@ impl WriterState {
         self.retain()
     }
 
-    fn wal_bytes(&self) -> u64 {
-        let bytes = std::fs::metadata(self.shared.files.wal()).map_or(0, |meta| meta.len());
-        self.shared.metrics.wal_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
-        bytes
-    }
-
     fn checkpoint(&mut self, mode: &str) -> Result<(), StorageFailure> {
         failpoint!("ledger::checkpoint");
+        let bytes = std::fs::metadata(self.shared.files.wal()).map_or(0, |meta| meta.len());
+        self.shared.metrics.wal_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        // also if a reader holds a part back: then it is tried again after as much has been written again
+        self.upkeep.written = 0;
         let clock = self.shared.options.clock.clone();
         let started = clock.elapsed();
         let done: Result<Checkpointed, _> = diesel::sql_query(format!("PRAGMA wal_checkpoint({mode})")).get_result(&mut self.conn);
@@ -190,11 +194,7 @@ impl WriterState {
         }
         let told = self.shared.options.sync_failed.as_ref().is_some_and(|sync_failed| sync_failed());
         let wal = self.wal.as_ref().is_some_and(|wal| wal.sync_data().is_err());
-        if told || wal || self.shared.files.sync_fails() {
-            StorageFailure { reason: FailureReason::Sync, ..failure }
-        } else {
-            failure
-        }
+        if told || wal || self.shared.files.sync_fails() { StorageFailure { reason: FailureReason::Sync, ..failure } } else { failure }
     }
 }
 

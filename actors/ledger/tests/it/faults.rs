@@ -25,7 +25,9 @@ fn killed(rig: &Rig, batches: u32) -> (PathBuf, Vec<(u64, String)>) {
 }
 
 fn copy(from: &Path, to: &Path) {
-    let _ = fs::remove_dir_all(to);
+    if to.exists() {
+        fs::remove_dir_all(to).unwrap();
+    }
     fs::create_dir_all(to).unwrap();
     for file in fs::read_dir(from).unwrap() {
         let file = file.unwrap();
@@ -99,7 +101,7 @@ fn a9_a_truncated_log_gives_a_prefix_and_nothing_else() {
                 let found = messages(&ledger);
                 assert_eq!(found[..], acknowledged[..found.len()], "cut at {part}");
                 shorter += u32::from(found.len() < acknowledged.len());
-                assert_eq!(runtime().block_on(ledger.append(lines("a", 0, 1))).unwrap().last_seq, found.len() as u64 + 1);
+                assert_eq!(runtime().block_on(ledger.append(lines("a", 0, 1))).unwrap().last_seq, u64::try_from(found.len()).unwrap() + 1);
                 ledger.read_blocking(|reader| reader.audit_verify()).unwrap();
             }
             Err(error) => panic!("cut at {part}: {error}"),

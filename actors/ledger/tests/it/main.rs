@@ -1,6 +1,8 @@
 //! The ledger on real files in directories of their own.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
 
+#[cfg(feature = "failpoints")]
+mod failpoints;
 mod faults;
 mod jobs;
 mod search;

@@ -67,9 +67,9 @@ fn a_source_beyond_the_named_ones_is_found() {
     let ledger = rig.open();
     let sources: Vec<String> = (0..60).map(|n| format!("host-{n}")).collect();
     runtime().block_on(ledger.append(batch_of(sources.iter().map(|source| SignalRef::log(noon(), source, "up"))))).unwrap();
-    for (n, source) in sources.iter().enumerate() {
+    for (n, source) in (1_u64..).zip(&sources) {
         let filter = SignalFilter { source: Some(source.clone()), ..SignalFilter::default() };
-        assert_eq!(search(&ledger, &filter), [n as u64 + 1]);
+        assert_eq!(search(&ledger, &filter), [n]);
     }
     assert_eq!(search(&ledger, &SignalFilter { source: Some("host-60".to_owned()), ..SignalFilter::default() }), [0; 0]);
 }

@@ -1,6 +1,9 @@
 //! Signals: in order, once, the same from memory and from the database, however they were cut.
 
-use opspilot_kernel::{signal::{LogEntry, SignalRef}, time::Timestamp};
+use opspilot_kernel::{
+    signal::{LogEntry, SignalRef},
+    time::Timestamp,
+};
 use opspilot_ledger::{Ledger, Limits, SignalBatchBuilder};
 use proptest::prelude::*;
 
@@ -67,13 +70,19 @@ fn ticks_are_numbered_in_both_logs() {
 #[test]
 fn a_known_id_is_stored_once_and_named_by_index() {
     let rig = Rig::new();
-    let with_id = |source: &'static str, message: &'static str, id: &'static str| SignalRef { id, ..SignalRef::log(noon(), source, message) };
+    let with_id =
+        |source: &'static str, message: &'static str, id: &'static str| SignalRef { id, ..SignalRef::log(noon(), source, message) };
     let ledger = rig.open();
     let rt = runtime();
-    let first = rt.block_on(ledger.append(batch_of([with_id("a", "one", "1"), with_id("a", "two", "2"), with_id("a", "one again", "1")]))).unwrap();
+    let first =
+        rt.block_on(ledger.append(batch_of([with_id("a", "one", "1"), with_id("a", "two", "2"), with_id("a", "one again", "1")]))).unwrap();
     assert_eq!((first.accepted, first.duplicates), (2, vec![2]));
     let second = rt
-        .block_on(ledger.append(batch_of([with_id("a", "two again", "2"), with_id("b", "other source", "2"), SignalRef::log(noon(), "a", "no id")])))
+        .block_on(ledger.append(batch_of([
+            with_id("a", "two again", "2"),
+            with_id("b", "other source", "2"),
+            SignalRef::log(noon(), "a", "no id"),
+        ])))
         .unwrap();
     assert_eq!((second.accepted, second.duplicates.clone(), second.first_seq, second.last_seq), (2, vec![0], 3, 4));
     let texts: Vec<String> = messages(&ledger).into_iter().map(|(_, text)| text).collect();
@@ -119,7 +128,9 @@ fn one_group_commit_is_one_row_and_one_event() {
     let events = ledger.events().next(0, 100).unwrap();
     assert_eq!(events.len(), 1);
     let opspilot_ledger::EventEntry::Event(envelope) = &events[0] else { panic!("a gap") };
-    let opspilot_kernel::event::Event::LogIngested { first_seq, last_seq, count, sources } = &envelope.event else { panic!("{envelope:?}") };
+    let opspilot_kernel::event::Event::LogIngested { first_seq, last_seq, count, sources } = &envelope.event else {
+        panic!("{envelope:?}")
+    };
     assert_eq!((*first_seq, *last_seq, *count, sources.len()), (1, 500, 500, 32), "at most 32 sources are named");
     assert_eq!(messages(&ledger).len(), 500);
 }

@@ -29,7 +29,12 @@ impl Rig {
 
     pub(crate) fn options(&self) -> Options {
         let mut options = Options::new(self.dir.path().join("data"), self.clock.clone());
-        options.limits = Limits { idle_after: Duration::from_millis(5), probe_every: Duration::from_millis(10), reserve_bytes: 1 << 16, ..Limits::default() };
+        options.limits = Limits {
+            idle_after: Duration::from_millis(5),
+            probe_every: Duration::from_millis(10),
+            reserve_bytes: 1 << 16,
+            ..Limits::default()
+        };
         options
     }
 
@@ -79,7 +84,7 @@ pub(crate) fn hold_writer(ledger: &Ledger) -> std::sync::mpsc::Sender<()> {
     let (entered, inside) = std::sync::mpsc::channel::<()>();
     drop(ledger.write(opspilot_ledger::Priority::Control, move |_| {
         entered.send(()).unwrap();
-        let _ = held.recv();
+        drop(held.recv().ok());
         Ok::<(), LedgerError>(())
     }));
     inside.recv().unwrap();

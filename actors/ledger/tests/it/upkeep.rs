@@ -2,11 +2,7 @@
 
 use std::{fs, time::Duration};
 
-use opspilot_kernel::{
-    principal::Actor,
-    signal::SignalRef,
-    time::Timestamp,
-};
+use opspilot_kernel::{principal::Actor, signal::SignalRef, time::Timestamp};
 use opspilot_ledger::{
     AuditFilter, EventEntry, Ledger, Limits, Options, Page, Priority, Retention, SignalBatch, SignalBatchBuilder, StorageHealth, backup,
     restore,
@@ -137,13 +133,17 @@ fn denied_attempts_are_coalesced_and_none_goes_uncounted() {
     let rig = Rig::new();
     let ledger = rig.open();
     let rt = runtime();
-    let denied = |ledger: &Ledger, via: String| {
-        rt.block_on(ledger.write(Priority::Control, move |tx| tx.denied(&Actor::Anonymous { via }, "login"))).unwrap();
+    let denied = |ledger: &Ledger, sources: Vec<String>| {
+        rt.block_on(
+            ledger
+                .write(Priority::Control, move |tx| sources.into_iter().try_for_each(|via| tx.denied(&Actor::Anonymous { via }, "login"))),
+        )
+        .unwrap();
     };
-    (0..200).for_each(|_| denied(&ledger, "10.0.0.1".to_owned()));
-    (0..400).for_each(|n| denied(&ledger, format!("10.0.1.{n}")));
+    denied(&ledger, vec!["10.0.0.1".to_owned(); 200]);
+    denied(&ledger, (0..400).map(|n| format!("10.0.1.{n}")).collect());
     rig.clock.advance(Duration::from_secs(61));
-    denied(&ledger, "10.0.0.2".to_owned());
+    denied(&ledger, vec!["10.0.0.2".to_owned()]);
     let filter = AuditFilter { action: Some("DEN".to_owned()), ..AuditFilter::default() };
     let (mut single, mut counted, mut cursor) = (0, 0, None);
     loop {
@@ -205,7 +205,9 @@ fn the_audit_chain_is_filtered_and_paged_newest_first() {
     assert_eq!(targets, (0..10).rev().map(|n| format!("m{}", n * 3)).collect::<Vec<_>>());
     assert!(pages >= 3);
     let one = ledger
-        .read_blocking(|reader| reader.audit(&AuditFilter { target: Some("module:m7".to_owned()), ..AuditFilter::default() }, &Page::first(5)))
+        .read_blocking(|reader| {
+            reader.audit(&AuditFilter { target: Some("module:m7".to_owned()), ..AuditFilter::default() }, &Page::first(5))
+        })
         .unwrap();
     assert_eq!(one.items.len(), 1);
     assert_eq!(one.items[0].body.as_ref().unwrap()["enabled"], true);
@@ -243,7 +245,11 @@ fn a_backup_of_a_live_ledger_restores_with_a_new_epoch() {
     let over = restore(&file, into("data"), &ada()).unwrap();
     let aside = over.replaced.unwrap();
     assert_eq!(messages(&Ledger::open(into("data")).unwrap()).len(), 500);
-    assert_eq!(messages(&Ledger::open(Options { dir: aside, ..Options::new("", rig.clock.clone()) }).unwrap()).len(), 510, "moved aside whole");
+    assert_eq!(
+        messages(&Ledger::open(Options { dir: aside, ..Options::new("", rig.clock.clone()) }).unwrap()).len(),
+        510,
+        "moved aside whole"
+    );
 }
 
 #[test]

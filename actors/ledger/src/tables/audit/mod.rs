@@ -262,12 +262,7 @@ impl Tx<'_> {
         to: opspilot_kernel::module::ModuleStatus,
         detail: &str,
     ) -> Result<(), LedgerError> {
-        self.event(opspilot_kernel::event::Event::ModuleHealthChanged {
-            module: module.to_owned(),
-            from,
-            to,
-            detail: detail.to_owned(),
-        })?;
+        self.event(opspilot_kernel::event::Event::ModuleHealthChanged { module: module.to_owned(), from, to, detail: detail.to_owned() })?;
         Ok(())
     }
 }
