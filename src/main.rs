@@ -1,1 +1,7 @@
-fn main() {}
+//! The `opspilot` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    opspilot::cli::run(std::env::args_os())
+}

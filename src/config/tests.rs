@@ -4,7 +4,7 @@ use opspilot_kernel::{
     config::{ModuleConfig, Problem, Span},
     module::ModuleId,
 };
-use opspilot_runtime::Entry;
+use opspilot_runtime::{Entry, StartError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -69,7 +69,17 @@ fn check(json: serde_json::Value) -> Vec<Problem> {
     }
 }
 
-include!("tests_entry.rs");
+fn entry(id: &'static str) -> Entry {
+    Entry {
+        id: ModuleId::new(id),
+        summary: "",
+        enabled_by_default: true,
+        schema: |generator| generator.subschema_for::<Rules>(),
+        defaults: || serde_json::json!({}),
+        check,
+        start: |_, _| Err(StartError::Failed("never started".to_owned())),
+    }
+}
 
 fn sources(text: &str, variables: &[(&str, &str)]) -> (tempfile::TempDir, Sources) {
     let dir = tempfile::tempdir().unwrap();

@@ -1,0 +1,362 @@
+//! `opspilot user` and `opspilot key`: on a data directory that nothing else holds, or through the API.
+//!
+//! With a token and no `--data` the service is asked. Otherwise the directory is opened, which works only while
+//! no service holds it, and needs no log-in: whoever may write the files may manage the accounts.
+
+use std::{
+    io::{BufRead, IsTerminal, Read, Write},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::Subcommand;
+use opspilot_kernel::{
+    clock::SystemClock,
+    ids::ApiKeyId,
+    principal::{Actor, Role},
+};
+use opspilot_ledger::{KeyRecord, Ledger, NewKey, NewUser, OpenError, Options, Priority, UserChange, UserRecord};
+use serde_json::{Value as Json, json};
+
+use super::{
+    Api, Data, Failure, Outcome, Server, Table,
+    client::encoded,
+    output::{moment, say, say_json, text},
+    waiting,
+};
+use crate::{
+    http::auth::{
+        apikey,
+        passwords::{Cost, acceptable, hash_blocking},
+    },
+    topology::random_password,
+};
+
+/// More bytes than any password.
+const MAX_INPUT: u64 = 8192;
+/// More keys than the command line lists.
+const MANY: i64 = 10_000;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum User {
+    /// Make an account
+    Add {
+        /// Its name
+        name: String,
+        /// integrator, viewer, operator or admin
+        #[arg(long)]
+        role: Role,
+        /// Groups, for approvals
+        #[arg(long, value_delimiter = ',')]
+        groups: Vec<String>,
+        /// Read the password from standard input; without it a random one is made and shown once
+        #[arg(long)]
+        password_stdin: bool,
+        #[command(flatten)]
+        data: Data,
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Give an account a new password; its sessions end
+    Passwd {
+        /// Its name
+        name: String,
+        /// Read the password from standard input; without it a random one is made and shown once
+        #[arg(long)]
+        password_stdin: bool,
+        #[command(flatten)]
+        data: Data,
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Shut an account out at once
+    Disable {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        data: Data,
+        #[command(flatten)]
+        server: Server,
+    },
+    /// List the accounts
+    List {
+        #[command(flatten)]
+        data: Data,
+        #[command(flatten)]
+        server: Server,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Key {
+    /// Make a key; it is shown once
+    Create {
+        /// What it is for
+        name: String,
+        /// integrator, viewer, operator or admin; never more than its owner
+        #[arg(long)]
+        role: Role,
+        /// Whose it is (on a data directory; the service makes keys for whoever asks)
+        #[arg(long, default_value = "admin")]
+        owner: String,
+        /// After how many days it ends
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=3650))]
+        expires_in_days: Option<u32>,
+        #[command(flatten)]
+        data: Data,
+        #[command(flatten)]
+        server: Server,
+    },
+    /// End a key
+    Revoke {
+        /// Its id
+        id: String,
+        #[command(flatten)]
+        data: Data,
+        #[command(flatten)]
+        server: Server,
+    },
+    /// List the keys
+    List {
+        #[command(flatten)]
+        data: Data,
+        #[command(flatten)]
+        server: Server,
+    },
+}
+
+/// Who is asked.
+enum Way {
+    Directory(Directory),
+    Service(Api),
+}
+
+/// A data directory, held by this command.
+struct Directory(Ledger);
+
+impl Directory {
+    fn open(dir: &Path) -> Result<Directory, OpenError> {
+        Ledger::open(Options::new(dir, SystemClock::shared())).map(Directory)
+    }
+
+    /// Who did it, as the audit log names somebody who needed no log-in.
+    fn actor() -> Actor {
+        Actor::User { id: format!("uid:{}", rustix::process::getuid().as_raw()), via: "cli".to_owned() }
+    }
+
+    fn write<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut opspilot_ledger::Tx<'_>, &Actor) -> Result<T, opspilot_ledger::LedgerError> + Send + 'static,
+    ) -> Result<T, Failure> {
+        Ok(self.0.write_blocking(Priority::Control, move |tx| job(tx, &Directory::actor()))?)
+    }
+}
+
+fn way(data: &Data, server: &Server, may_make: bool) -> Result<Way, Failure> {
+    if data.data.is_none() && server.token.is_some() {
+        return Ok(Way::Service(Api::of(server)?));
+    }
+    let dir = data.data.clone().unwrap_or_else(|| PathBuf::from("./data"));
+    if !may_make && !dir.join(opspilot_ledger::DATABASE).is_file() {
+        return Err(Failure::from(format!("there is no database in {}; name the data directory with --data", dir.display())));
+    }
+    match Directory::open(&dir) {
+        Ok(directory) => Ok(Way::Directory(directory)),
+        Err(OpenError::InUse { .. }) if server.token.is_some() => Ok(Way::Service(Api::of(server)?)),
+        Err(OpenError::InUse { .. }) => Err(Failure::from(format!(
+            "a running service holds {}\nset OPSPILOT_URL and OPSPILOT_TOKEN (an admin's) to go through it",
+            dir.display()
+        ))),
+        Err(error) => Err(Failure::from(error)),
+    }
+}
+
+impl User {
+    pub(crate) fn run(self) -> Outcome {
+        match self {
+            User::Add { name, role, groups, password_stdin, data, server } => {
+                let (password, made) = password(password_stdin)?;
+                match way(&data, &server, true)? {
+                    Way::Directory(directory) => {
+                        let password_hash = hashed(&password)?;
+                        let user = NewUser { name: name.clone(), role, groups, password_hash };
+                        directory.write(move |tx, actor| tx.user_create(actor, user))?;
+                    }
+                    Way::Service(api) => {
+                        let body = json!({ "username": name, "role": role.as_str(), "groups": groups, "password": password });
+                        waiting(async { Ok(api.post("/api/users", &body).await?) })?;
+                    }
+                }
+                done(&server, &name, &format!("{name} may log in as {}", role.as_str()), made.then_some(&password));
+                Ok(())
+            }
+            User::Passwd { name, password_stdin, data, server } => {
+                let (password, made) = password(password_stdin)?;
+                match way(&data, &server, false)? {
+                    Way::Directory(directory) => {
+                        let change = UserChange { password_hash: Some(hashed(&password)?), ..UserChange::default() };
+                        let user = name.clone();
+                        directory.write(move |tx, actor| tx.user_change(actor, &user, change))?;
+                    }
+                    Way::Service(api) => patch(&api, &name, json!({ "password": password }))?,
+                }
+                done(&server, &name, &format!("{name} has a new password; its sessions are over"), made.then_some(&password));
+                Ok(())
+            }
+            User::Disable { name, data, server } => {
+                match way(&data, &server, false)? {
+                    Way::Directory(directory) => {
+                        let change = UserChange { disabled: Some(true), ..UserChange::default() };
+                        let user = name.clone();
+                        directory.write(move |tx, actor| tx.user_change(actor, &user, change))?;
+                    }
+                    Way::Service(api) => patch(&api, &name, json!({ "disabled": true }))?,
+                }
+                done(&server, &name, &format!("{name} is shut out"), None);
+                Ok(())
+            }
+            User::List { data, server } => {
+                let users = match way(&data, &server, false)? {
+                    Way::Directory(directory) => directory.0.read_blocking(|reader| reader.users())?.iter().map(user_json).collect(),
+                    Way::Service(api) => waiting(all(&api, "/api/users"))?,
+                };
+                if server.json {
+                    say_json(&Json::Array(users));
+                    return Ok(());
+                }
+                let mut table = Table::new(&["name", "role", "state", "groups", "since"]);
+                for user in &users {
+                    let state = if user.get("disabled").and_then(Json::as_bool) == Some(true) { "disabled" } else { "active" };
+                    let groups: Vec<&str> = user.get("groups").and_then(Json::as_array).into_iter().flatten().filter_map(Json::as_str).collect();
+                    let cells = [text(user, "username"), text(user, "role"), state, &groups.join(", "), &moment(text(user, "created_at"))];
+                    table.row(cells.map(str::to_owned));
+                }
+                table.print();
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Key {
+    pub(crate) fn run(self) -> Outcome {
+        match self {
+            Key::Create { name, role, owner, expires_in_days, data, server } => {
+                let (id, key) = match way(&data, &server, false)? {
+                    Way::Directory(directory) => {
+                        let key = apikey::from_secret(&rand::random());
+                        let now = directory.0.clock().now();
+                        let expires_at = expires_in_days.map(|days| now.after(Duration::from_secs(u64::from(days) * 86_400)));
+                        let new = NewKey { id: ApiKeyId::random(), name, owner, role, hash: apikey::hash(&key), expires_at };
+                        let made = directory.write(move |tx, actor| tx.key_create(actor, new))?;
+                        (made.id.to_string(), key)
+                    }
+                    Way::Service(api) => {
+                        let mut body = json!({ "name": name, "role": role.as_str() });
+                        if let (Some(days), Some(fields)) = (expires_in_days, body.as_object_mut()) {
+                            fields.insert("expires_in_days".to_owned(), json!(days));
+                        }
+                        let made = waiting(async { Ok(api.post("/api/api-keys", &body).await?) })?;
+                        (text(&made, "id").to_owned(), text(&made, "key").to_owned())
+                    }
+                };
+                if server.json {
+                    say_json(&json!({ "id": id, "key": key }));
+                } else {
+                    say(&key);
+                    super::output::complain(&format!("{id} is made; the key is shown only now"));
+                }
+                Ok(())
+            }
+            Key::Revoke { id, data, server } => {
+                match way(&data, &server, false)? {
+                    Way::Directory(directory) => {
+                        let key = ApiKeyId::given(id.clone());
+                        directory.write(move |tx, actor| tx.key_revoke(actor, &key, None))?;
+                    }
+                    Way::Service(api) => {
+                        waiting(async { Ok(api.delete(&format!("/api/api-keys/{}", encoded(&id))).await?) })?;
+                    }
+                }
+                done(&server, &id, &format!("{id} is revoked"), None);
+                Ok(())
+            }
+            Key::List { data, server } => {
+                let keys = match way(&data, &server, false)? {
+                    Way::Directory(directory) => directory.0.read_blocking(|reader| reader.keys(None, None, MANY))?.iter().map(key_json).collect(),
+                    Way::Service(api) => waiting(all(&api, "/api/api-keys"))?,
+                };
+                if server.json {
+                    say_json(&Json::Array(keys));
+                    return Ok(());
+                }
+                let mut table = Table::new(&["id", "owner", "role", "expires", "last used", "name"]);
+                for key in &keys {
+                    let cells = [text(key, "id"), text(key, "owner"), text(key, "role"), &moment(text(key, "expires_at")), &moment(text(key, "last_used_at")), text(key, "name")];
+                    table.row(cells.map(str::to_owned));
+                }
+                table.print();
+                Ok(())
+            }
+        }
+    }
+}
+
+fn patch(api: &Api, name: &str, body: Json) -> Outcome {
+    waiting(async { Ok(api.patch(&format!("/api/users/{}", encoded(name)), &body).await?) }).map(drop)
+}
+
+/// Every page of a list.
+async fn all(api: &Api, path: &str) -> Result<Vec<Json>, Failure> {
+    let mut items = Vec::new();
+    let mut cursor: Option<String> = None;
+    loop {
+        let behind = cursor.map(|cursor| format!("&cursor={}", encoded(&cursor))).unwrap_or_default();
+        let page = api.get(&format!("{path}?limit=500{behind}")).await?;
+        items.extend(page.get("items").and_then(Json::as_array).cloned().unwrap_or_default());
+        cursor = page.get("next_cursor").and_then(Json::as_str).map(str::to_owned);
+        if cursor.is_none() {
+            return Ok(items);
+        }
+    }
+}
+
+fn user_json(user: &UserRecord) -> Json {
+    json!({ "username": user.name, "role": user.role.as_str(), "groups": user.groups, "disabled": user.disabled, "created_at": user.created_at })
+}
+
+fn key_json(key: &KeyRecord) -> Json {
+    json!({ "id": key.id, "name": key.name, "owner": key.owner, "role": key.role.as_str(), "expires_at": key.expires_at, "last_used_at": key.used_at })
+}
+
+fn done(server: &Server, name: &str, said: &str, password: Option<&String>) {
+    if server.json {
+        say_json(&json!({ "name": name, "password": password }));
+        return;
+    }
+    say(said);
+    if let Some(password) = password {
+        say(&format!("its password, shown only now: {password}"));
+    }
+}
+
+fn hashed(password: &str) -> Result<String, Failure> {
+    hash_blocking(Cost::default(), password).map_err(|_| Failure::from("the password cannot be hashed"))
+}
+
+/// The password from standard input, or a random one; and whether it was made here.
+fn password(from_stdin: bool) -> Result<(String, bool), Failure> {
+    if !from_stdin {
+        return Ok((random_password(), true));
+    }
+    let stdin = std::io::stdin();
+    if stdin.is_terminal() {
+        let mut stderr = std::io::stderr();
+        drop(write!(stderr, "password (it will be seen): ").and_then(|()| stderr.flush()));
+    }
+    let mut line = String::new();
+    stdin.lock().take(MAX_INPUT).read_line(&mut line)?;
+    let password = line.trim_end_matches(['\n', '\r']).to_owned();
+    acceptable(&password).map_err(Failure::from)?;
+    Ok((password, false))
+}

@@ -1,0 +1,176 @@
+//! The API, as the command line and the demo use it: like any other client.
+
+use std::time::Duration;
+
+use reqwest::{Method, RequestBuilder, header};
+use serde_json::Value as Json;
+
+use super::Server;
+
+/// A service and a credential.
+#[derive(Clone)]
+pub(crate) struct Api {
+    http: reqwest::Client,
+    base: String,
+    token: Option<String>,
+}
+
+/// Why a call did not work, as a person should read it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApiFailure {
+    /// There was no answer.
+    #[error("no answer from {url}: {why}\nis the service running? start it with `opspilot serve`, or set OPSPILOT_URL")]
+    Unreachable {
+        /// The address.
+        url: String,
+        /// What went wrong.
+        why: String,
+    },
+    /// The service refused.
+    #[error("{text}")]
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// The answer's `code`.
+        code: String,
+        /// In words.
+        text: String,
+    },
+    /// The answer was none of the API's.
+    #[error("{0} does not answer like an OpsPilot service")]
+    Strange(String),
+}
+
+impl Api {
+    /// The service that the flags or the environment name.
+    pub(crate) fn of(server: &Server) -> Result<Api, ApiFailure> {
+        Api::new(&server.url, server.token.clone())
+    }
+
+    /// The service at `url`.
+    pub(crate) fn new(url: &str, token: Option<String>) -> Result<Api, ApiFailure> {
+        let base = url.trim_end_matches('/').to_owned();
+        let strange = |_| ApiFailure::Strange(base.clone());
+        let http = reqwest::Client::builder()
+            .timeout(Duration::from_secs(30))
+            .connect_timeout(Duration::from_secs(5))
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(concat!("opspilot/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(strange)?;
+        Ok(Api { http, base, token })
+    }
+
+    /// The same service, asked by somebody else.
+    pub(crate) fn with_token(&self, token: &str) -> Api {
+        Api { token: Some(token.to_owned()), ..self.clone() }
+    }
+
+    /// Where the service is.
+    pub(crate) fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// The header that carries the credential.
+    pub(crate) fn credential(&self) -> Option<(&'static str, String)> {
+        let token = self.token.as_ref()?;
+        Some(if token.starts_with("opk_") { ("X-API-Key", token.clone()) } else { ("Authorization", format!("Bearer {token}")) })
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self.http.request(method, format!("{}{path}", self.base));
+        match self.credential() {
+            Some((name, value)) => request.header(name, value),
+            None => request,
+        }
+    }
+
+    /// `GET`, an answer in JSON.
+    pub(crate) async fn get(&self, path: &str) -> Result<Json, ApiFailure> {
+        self.answered(self.request(Method::GET, path)).await
+    }
+
+    /// `POST` of JSON.
+    pub(crate) async fn post(&self, path: &str, body: &Json) -> Result<Json, ApiFailure> {
+        self.answered(self.request(Method::POST, path).json(body)).await
+    }
+
+    /// `PATCH` of JSON.
+    pub(crate) async fn patch(&self, path: &str, body: &Json) -> Result<Json, ApiFailure> {
+        self.answered(self.request(Method::PATCH, path).json(body)).await
+    }
+
+    /// `DELETE`.
+    pub(crate) async fn delete(&self, path: &str) -> Result<Json, ApiFailure> {
+        self.answered(self.request(Method::DELETE, path)).await
+    }
+
+    /// `POST` of events, one JSON object on each line.
+    pub(crate) async fn post_lines(&self, path: &str, lines: String) -> Result<Json, ApiFailure> {
+        let request = self.request(Method::POST, path).header(header::CONTENT_TYPE, "application/x-ndjson").body(lines);
+        self.answered(request).await
+    }
+
+    async fn answered(&self, request: RequestBuilder) -> Result<Json, ApiFailure> {
+        let unreachable = |error: reqwest::Error| ApiFailure::Unreachable { url: self.base.clone(), why: root_cause(&error) };
+        let answer = request.send().await.map_err(unreachable)?;
+        let status = answer.status();
+        let body = answer.bytes().await.map_err(unreachable)?;
+        let json: Option<Json> = if body.is_empty() { Some(Json::Null) } else { serde_json::from_slice(&body).ok() };
+        match json {
+            Some(json) if status.is_success() => Ok(json),
+            Some(problem) if problem.get("title").is_some() => Err(refused(status.as_u16(), &problem)),
+            _ => Err(ApiFailure::Strange(self.base.clone())),
+        }
+    }
+}
+
+/// What an RFC 9457 answer says, with every single error.
+fn refused(status: u16, problem: &Json) -> ApiFailure {
+    let field = |key: &str| problem.get(key).and_then(Json::as_str).unwrap_or("").to_owned();
+    let mut text = match (field("title"), field("detail")) {
+        (title, detail) if detail.is_empty() => title,
+        (_, detail) => detail,
+    };
+    for error in problem.get("errors").and_then(Json::as_array).into_iter().flatten() {
+        let part = |key: &str| error.get(key).and_then(Json::as_str).unwrap_or("");
+        text.push_str(&format!("\n  {} {}", part("pointer"), part("detail")));
+    }
+    if status == 401 {
+        text.push_str("\nset OPSPILOT_TOKEN to an API key, or to the token of a log-in");
+    }
+    ApiFailure::Refused { status, code: field("code"), text }
+}
+
+/// The innermost reason: "connection refused" says more than "error sending request".
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut inner = error;
+    while let Some(source) = inner.source() {
+        inner = source;
+    }
+    inner.to_string()
+}
+
+/// Text as part of a path or a query.
+pub(crate) fn encoded(text: &str) -> String {
+    let keep = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
+    text.bytes().map(|byte| if keep(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_shown_with_every_error() {
+        let problem = serde_json::json!({"title":"Unprocessable","detail":"2 fields are wrong","code":"invalid",
+            "errors":[{"pointer":"/role","code":"x","detail":"unknown role"}]});
+        let ApiFailure::Refused { status, code, text } = refused(422, &problem) else { panic!() };
+        assert_eq!((status, code.as_str(), text.as_str()), (422, "invalid", "2 fields are wrong\n  /role unknown role"));
+    }
+
+    #[test]
+    fn text_in_a_query_cannot_become_another_parameter() {
+        assert_eq!(encoded("a&b=c d/ü"), "a%26b%3Dc%20d%2F%C3%BC");
+    }
+}

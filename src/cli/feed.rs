@@ -1,0 +1,230 @@
+//! `opspilot feed`: what happens, live, in a terminal.
+
+use std::{io::IsTerminal, time::Duration};
+
+use clap::Args;
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value as Json, json};
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream, connect_async,
+    tungstenite::{Error as SocketError, Message, client::IntoClientRequest, http::HeaderValue},
+};
+
+use super::{
+    Api, Failure, Outcome, Server,
+    output::{complain, say, text},
+};
+use crate::{plain, telemetry::coloured};
+
+/// What is shown unless one asks for other events.
+pub(crate) const INTERESTING: [&str; 3] = ["incident.created", "incident.updated", "module.health_changed"];
+
+#[derive(Debug, Args)]
+pub(crate) struct Feed {
+    /// Which events, by name
+    #[arg(long, value_delimiter = ',', default_values_t = INTERESTING.map(str::to_owned))]
+    events: Vec<String>,
+    /// Only these severities
+    #[arg(long, value_delimiter = ',')]
+    severity: Vec<String>,
+    /// Begin behind this event: everything since, then what happens
+    #[arg(long)]
+    after: Option<u64>,
+    #[command(flatten)]
+    server: Server,
+}
+
+/// One connection to the live feed.
+pub(crate) struct Socket {
+    stream: WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>,
+}
+
+/// Why a socket ended or could not be opened.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// The service says no; trying again will not help.
+    Refused(String),
+    /// The connection is gone; trying again may help.
+    Lost(String),
+}
+
+impl std::fmt::Display for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Ended::Refused(why) => f.write_str(why),
+            Ended::Lost(why) => write!(f, "the feed is gone: {why}"),
+        }
+    }
+}
+
+impl Socket {
+    /// Connects with the API's credential.
+    pub(crate) async fn open(api: &Api) -> Result<Socket, Ended> {
+        let url = match api.base().split_once("://") {
+            Some(("https", rest)) => format!("wss://{rest}/api/live"),
+            Some((_, rest)) => format!("ws://{rest}/api/live"),
+            None => return Err(Ended::Refused(format!("{} is no address of a service", api.base()))),
+        };
+        let mut request = url.into_client_request().map_err(|error| Ended::Refused(error.to_string()))?;
+        if let Some((name, value)) = api.credential() {
+            let value = HeaderValue::from_str(&value).map_err(|_| Ended::Refused("OPSPILOT_TOKEN is no token".to_owned()))?;
+            request.headers_mut().insert(name, value);
+        }
+        match connect_async(request).await {
+            Ok((stream, _)) => Ok(Socket { stream }),
+            Err(SocketError::Http(answer)) if answer.status().is_client_error() => {
+                let hint = if answer.status() == 401 { "set OPSPILOT_TOKEN to an API key, or to the token of a log-in" } else { "" };
+                Err(Ended::Refused(format!("the feed answers {}\n{hint}", answer.status())))
+            }
+            Err(error) => Err(Ended::Lost(error.to_string())),
+        }
+    }
+
+    /// Sends one command.
+    pub(crate) async fn send(&mut self, command: &Json) -> Result<(), Ended> {
+        self.stream.send(Message::text(command.to_string())).await.map_err(|error| Ended::Lost(error.to_string()))
+    }
+
+    /// The next message of the service.
+    pub(crate) async fn next(&mut self) -> Result<Json, Ended> {
+        loop {
+            match self.stream.next().await {
+                Some(Ok(Message::Text(message))) => {
+                    return serde_json::from_str(message.as_str()).map_err(|error| Ended::Refused(format!("the feed sends no JSON: {error}")));
+                }
+                Some(Ok(Message::Close(Some(frame)))) => {
+                    return Err(Ended::Lost(format!("closed by the service ({} {})", u16::from(frame.code), frame.reason)));
+                }
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(Ended::Lost(error.to_string())),
+                None => return Err(Ended::Lost("closed".to_owned())),
+            }
+        }
+    }
+}
+
+impl Feed {
+    pub(crate) async fn run(self) -> Outcome {
+        let api = Api::of(&self.server)?;
+        let mut after = self.after;
+        let mut pause = Duration::from_millis(500);
+        loop {
+            let ended = match Socket::open(&api).await {
+                Ok(mut socket) => {
+                    pause = Duration::from_millis(500);
+                    self.follow(&mut socket, &mut after).await
+                }
+                Err(ended) => ended,
+            };
+            match ended {
+                Ended::Refused(why) => return Err(Failure::from(why)),
+                Ended::Lost(why) => {
+                    complain(&format!("the feed is gone ({why}); trying again"));
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(15));
+                }
+            }
+        }
+    }
+
+    async fn follow(&self, socket: &mut Socket, after: &mut Option<u64>) -> Ended {
+        let mut subscribe = json!({ "action": "subscribe", "events": self.events });
+        if let Some(fields) = subscribe.as_object_mut() {
+            if !self.severity.is_empty() {
+                fields.insert("filter".to_owned(), json!({ "severity": self.severity }));
+            }
+            if let Some(after) = after {
+                fields.insert("after".to_owned(), json!(after));
+            }
+        }
+        if let Err(ended) = socket.send(&subscribe).await {
+            return ended;
+        }
+        loop {
+            let message = match socket.next().await {
+                Ok(message) => message,
+                Err(ended) => return ended,
+            };
+            match text(&message, "type") {
+                "event" => {
+                    *after = message.get("seq").and_then(Json::as_u64).or(*after);
+                    if self.server.json {
+                        say(&message.to_string());
+                    } else {
+                        say(&line(&message, coloured(&std::io::stdout())));
+                    }
+                }
+                "welcome" if after.is_none() => {
+                    // what a lost connection misses from here on is asked for with `after`
+                    *after = message.get("lastSeq").and_then(Json::as_u64);
+                    if !self.server.json && std::io::stdout().is_terminal() {
+                        complain("connected; waiting for events");
+                    }
+                }
+                "resync_required" => {
+                    let from = message.get("from").and_then(Json::as_u64);
+                    complain("some events are no longer kept; look at `opspilot incidents list` for where things stand");
+                    *after = from;
+                }
+                "error" => return Ended::Refused(text(&message, "message").to_owned()),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// One event on one line.
+pub(crate) fn line(message: &Json, colour: bool) -> String {
+    let nothing = Json::Null;
+    let data = message.get("data").unwrap_or(&nothing);
+    let at = text(message, "at").get(11..19).unwrap_or("").to_owned();
+    let kind = text(message, "eventType");
+    let (severity, what) = match kind {
+        "incident.created" | "incident.updated" => {
+            let id = text(data, "id").get(..12).unwrap_or_else(|| text(data, "id"));
+            let seen = data.get("occurrences").and_then(Json::as_u64).unwrap_or(0);
+            let verb = if kind == "incident.created" { "opened".to_owned() } else { changes(data) };
+            (text(data, "severity"), format!("{id}  {verb:<12} {} [{}, {seen}×]", text(data, "title"), text(data, "source")))
+        }
+        "module.health_changed" => {
+            let detail = text(data, "detail");
+            let behind = if detail.is_empty() { String::new() } else { format!(": {detail}") };
+            ("", format!("{} is {}{behind}", text(data, "module"), text(data, "to")))
+        }
+        "log.ingested" => ("", format!("{} signals", data.get("count").and_then(Json::as_u64).unwrap_or(0))),
+        _ => ("", data.to_string()),
+    };
+    let what = plain::stripped(&what).into_owned();
+    let severity = format!("{severity:<8}");
+    match colour_of(severity.trim()).filter(|_| colour) {
+        Some(code) => format!("{at}  \u{1b}[{code}m{severity}\u{1b}[0m  {what}"),
+        None => format!("{at}  {severity}  {what}"),
+    }
+}
+
+fn changes(data: &Json) -> String {
+    let named: Vec<&str> = data.get("changes").and_then(Json::as_array).into_iter().flatten().filter_map(Json::as_str).collect();
+    if named.is_empty() { "seen again".to_owned() } else { named.join(", ").replace('_', " ") }
+}
+
+fn colour_of(severity: &str) -> Option<&'static str> {
+    match severity {
+        "critical" => Some("1;31"),
+        "error" => Some("31"),
+        "warning" => Some("33"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_one_harmless_line() {
+        let event = json!({"type":"event","eventType":"incident.created","seq":7,"at":"2026-03-14T09:25:07.000Z",
+            "data":{"id":"inc_0123456789abcdef0123","title":"Disk\u{1b}[2J full\nx","severity":"critical","source":"db","occurrences":3}});
+        assert_eq!(line(&event, false), "09:25:07  critical  inc_01234567  opened       Disk[2J full x [db, 3×]");
+        assert!(line(&event, true).contains("\u{1b}[1;31mcritical"));
+    }
+}

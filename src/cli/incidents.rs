@@ -1,0 +1,216 @@
+//! `opspilot incidents`: list, show, acknowledge, resolve.
+
+use clap::Subcommand;
+use serde_json::{Value as Json, json};
+
+use super::{
+    Api, Failure, Outcome, Server, Table,
+    client::encoded,
+    output::{moment, say, say_json, text},
+};
+use crate::plain;
+
+/// Pages that are searched for the rest of a shortened id.
+const MAX_PAGES: usize = 40;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Incidents {
+    /// List incidents, newest first
+    List {
+        /// Only open, acknowledged or resolved ones
+        #[arg(long)]
+        status: Option<String>,
+        /// Only of this severity
+        #[arg(long)]
+        severity: Option<String>,
+        /// Only of this source
+        #[arg(long)]
+        source: Option<String>,
+        /// Only those whose text holds this
+        #[arg(long, short)]
+        query: Option<String>,
+        /// How many
+        #[arg(long, default_value_t = 50)]
+        limit: u16,
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Show one incident: alerts, evidence, timeline
+    Show {
+        /// Its id, or the start of it
+        id: String,
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Say that you are on it
+    Ack {
+        /// Its id, or the start of it
+        id: String,
+        /// What others should know
+        #[arg(long, short)]
+        note: Option<String>,
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Say that it is over
+    Resolve {
+        /// Its id, or the start of it
+        id: String,
+        /// Why it is over
+        #[arg(long, short)]
+        resolution: Option<String>,
+        #[command(flatten)]
+        server: Server,
+    },
+}
+
+impl Incidents {
+    pub(crate) async fn run(self) -> Outcome {
+        match self {
+            Incidents::List { status, severity, source, query, limit, server } => {
+                let filters = [("status", status), ("severity", severity), ("source", source), ("q", query)];
+                let mut path = format!("/api/incidents?limit={limit}");
+                for (name, value) in filters {
+                    if let Some(value) = value {
+                        path.push_str(&format!("&{name}={}", encoded(&value)));
+                    }
+                }
+                let answer = Api::of(&server)?.get(&path).await?;
+                if server.json {
+                    say_json(&answer);
+                } else {
+                    list(&answer);
+                }
+                Ok(())
+            }
+            Incidents::Show { id, server } => {
+                let api = Api::of(&server)?;
+                let id = full_id(&api, &id).await?;
+                let incident = api.get(&format!("/api/incidents/{id}")).await?;
+                let timeline = api.get(&format!("/api/incidents/{id}/timeline")).await?;
+                if server.json {
+                    say_json(&json!({ "incident": incident, "timeline": timeline.get("items") }));
+                } else {
+                    show(&incident, &timeline);
+                }
+                Ok(())
+            }
+            Incidents::Ack { id, note, server } => change(&server, &id, "acknowledge", json!({ "note": note })).await,
+            Incidents::Resolve { id, resolution, server } => change(&server, &id, "resolve", json!({ "resolution": resolution })).await,
+        }
+    }
+}
+
+async fn change(server: &Server, id: &str, verb: &str, mut body: Json) -> Outcome {
+    let api = Api::of(server)?;
+    let id = full_id(&api, id).await?;
+    if let Some(fields) = body.as_object_mut() {
+        fields.retain(|_, value| !value.is_null());
+    }
+    let incident = api.post(&format!("/api/incidents/{id}/{verb}"), &body).await?;
+    if server.json {
+        say_json(&incident);
+    } else {
+        say(&format!("{id} is {}: {}", text(&incident, "status"), plain::stripped(text(&incident, "title"))));
+    }
+    Ok(())
+}
+
+/// The whole id that `start` begins, with or without its prefix.
+async fn full_id(api: &Api, start: &str) -> Result<String, Failure> {
+    let wanted = if start.starts_with("inc_") { start.to_owned() } else { format!("inc_{start}") };
+    if !wanted.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+        return Err(Failure::from(format!("{start:?} is no incident's id")));
+    }
+    if wanted.len() >= "inc_".len() + 20 {
+        return Ok(wanted);
+    }
+    let mut found: Vec<String> = Vec::new();
+    let mut cursor: Option<String> = None;
+    for _ in 0..MAX_PAGES {
+        let next = cursor.map(|cursor| format!("&cursor={}", encoded(&cursor))).unwrap_or_default();
+        let page = api.get(&format!("/api/incidents?limit=500{next}")).await?;
+        let items = page.get("items").and_then(Json::as_array).into_iter().flatten();
+        found.extend(items.map(|item| text(item, "id")).filter(|id| id.starts_with(&wanted)).map(str::to_owned));
+        cursor = page.get("next_cursor").and_then(Json::as_str).map(str::to_owned);
+        if found.len() > 1 || cursor.is_none() {
+            break;
+        }
+    }
+    match found.as_slice() {
+        [only] => Ok(only.clone()),
+        [] => Err(Failure::from(format!("no incident's id starts with {wanted}"))),
+        [first, second, ..] => Err(Failure::from(format!("{wanted} is not unique: {first}, {second}; write more of it"))),
+    }
+}
+
+fn list(answer: &Json) {
+    let items = answer.get("items").and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
+    if items.is_empty() {
+        say("no incidents");
+        return;
+    }
+    let mut table = Table::new(&["id", "status", "severity", "last seen", "seen", "source", "title"]);
+    for item in items {
+        let occurrences = item.get("occurrences").and_then(Json::as_u64).unwrap_or(0);
+        let short = text(item, "id").get(..12).unwrap_or_else(|| text(item, "id"));
+        table.row([
+            short.to_owned(),
+            text(item, "status").to_owned(),
+            text(item, "severity").to_owned(),
+            moment(text(item, "last_seen_at")),
+            format!("{occurrences}×"),
+            text(item, "source").to_owned(),
+            text(item, "title").to_owned(),
+        ]);
+    }
+    table.print();
+    if answer.get("next_cursor").is_some_and(Json::is_string) {
+        say("… there are more: raise --limit, or narrow the list with --status, --severity, --source, --query");
+    }
+}
+
+fn show(incident: &Json, timeline: &Json) {
+    let line = |label: &str, value: &str| {
+        if !value.is_empty() {
+            say(&format!("{label:<13}{}", plain::stripped(value)));
+        }
+    };
+    say(&plain::stripped(text(incident, "title")));
+    line("id", text(incident, "id"));
+    line("status", text(incident, "status"));
+    line("severity", text(incident, "severity"));
+    line("source", text(incident, "source"));
+    line("rule", &format!("{} ({})", text(incident, "rule"), text(incident, "detected_by")));
+    line("opened", &moment(text(incident, "opened_at")));
+    line("last seen", &moment(text(incident, "last_seen_at")));
+    line("acknowledged", text(incident, "acknowledged_by"));
+    line("assignee", text(incident, "assignee"));
+    line("resolved", &moment(text(incident, "resolved_at")));
+    line("resolution", text(incident, "resolution"));
+    line("", text(incident, "description"));
+    let list = |key: &str| incident.get(key).and_then(Json::as_array).cloned().unwrap_or_default();
+    say("\nalerts");
+    let mut table = Table::new(&["  status", "seen", "severity", "title"]);
+    for alert in list("alerts") {
+        let seen = alert.get("occurrences").and_then(Json::as_u64).unwrap_or(0);
+        table.row([format!("  {}", text(&alert, "status")), format!("{seen}×"), text(&alert, "severity").to_owned(), text(&alert, "title").to_owned()]);
+    }
+    table.print();
+    say("\nevidence");
+    let mut table = Table::new(&["  id", "at", "source", "what"]);
+    for piece in list("evidence") {
+        let what = match piece.get("value").and_then(Json::as_f64) {
+            Some(value) => format!("{} = {value}", text(&piece, "name")),
+            None => text(&piece, "text").to_owned(),
+        };
+        table.row([format!("  {}", text(&piece, "id")), moment(text(&piece, "at")), text(&piece, "source").to_owned(), what]);
+    }
+    table.print();
+    say("\ntimeline");
+    let mut table = Table::new(&["  at", "what", "text"]);
+    for entry in timeline.get("items").and_then(Json::as_array).into_iter().flatten() {
+        table.row([format!("  {}", moment(text(entry, "at"))), text(entry, "kind").to_owned(), text(entry, "text").to_owned()]);
+    }
+    table.print();
+}

@@ -1,0 +1,157 @@
+//! The command line: what `opspilot` understands, one command per file.
+//!
+//! Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 what was asked for is wrong or was
+//! refused, 70 the service gave up (a part that cannot be restarted, or storage that cannot be trusted).
+
+mod accounts;
+mod backup;
+mod check;
+mod client;
+pub(crate) mod feed;
+mod incidents;
+mod output;
+mod serve;
+
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+pub(crate) use client::Api;
+pub(crate) use output::{Table, say};
+
+/// Watches systems: signals become incidents, live, and nothing that was accepted is lost.
+#[derive(Debug, Parser)]
+#[command(name = "opspilot", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the service
+    Serve(serve::Serve),
+    /// Play a recorded outage of a small shop through a service of its own
+    Demo(crate::demo::Demo),
+    /// Validate a configuration file; exit 1 if anything is wrong
+    Check(check::Check),
+    /// Print the JSON Schema of the configuration, for editors
+    ConfigSchema,
+    /// Print the OpenAPI document
+    Openapi,
+    /// Show what happens, live
+    Feed(feed::Feed),
+    /// Work on incidents
+    #[command(subcommand)]
+    Incidents(incidents::Incidents),
+    /// Manage accounts
+    #[command(subcommand)]
+    User(accounts::User),
+    /// Manage API keys
+    #[command(subcommand)]
+    Key(accounts::Key),
+    /// Copy the database while the service runs or is stopped
+    Backup(backup::Backup),
+    /// Put a copy back; refuses a directory that a service holds
+    Restore(backup::Restore),
+}
+
+/// Where the service is, and who asks.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Server {
+    /// Address of the service
+    #[arg(long, env = "OPSPILOT_URL", default_value = "http://127.0.0.1:3000")]
+    pub(crate) url: String,
+    /// A token from a log-in, or an API key
+    #[arg(long, env = "OPSPILOT_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A data directory.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Data {
+    /// The data directory [default: ./data]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+}
+
+/// What was asked for is wrong, or could not be done; the text is for the person who asked.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) text: String,
+    pub(crate) code: u8,
+}
+
+impl<E: std::fmt::Display> From<E> for Failure {
+    fn from(error: E) -> Failure {
+        Failure { text: error.to_string(), code: 1 }
+    }
+}
+
+pub(crate) type Outcome = Result<(), Failure>;
+
+/// Runs the command that `args` name; the process ends with what it returns.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // to stdout for --help and --version, to stderr for mistakes; there is nothing to do if that fails
+            drop(error.print());
+            return if error.use_stderr() { ExitCode::from(1) } else { ExitCode::SUCCESS };
+        }
+    };
+    // fails only if it is installed already
+    drop(rustls::crypto::ring::default_provider().install_default());
+    match dispatch(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.text.is_empty() {
+                output::complain(&failure.text);
+            }
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Outcome {
+    match command {
+        Command::Serve(serve) => serve.run(),
+        Command::Demo(demo) => demo.run(),
+        Command::Check(check) => check.run(),
+        Command::ConfigSchema => check::config_schema(),
+        Command::Openapi => check::openapi(),
+        Command::Feed(feed) => waiting(feed.run()),
+        Command::Incidents(incidents) => waiting(incidents.run()),
+        Command::User(user) => user.run(),
+        Command::Key(key) => key.run(),
+        Command::Backup(backup) => backup.run(),
+        Command::Restore(restore) => restore.run(),
+    }
+}
+
+/// Runs a command that talks over the network.
+pub(crate) fn waiting<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_commands_are_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_mistake_ends_with_1_and_help_with_0() {
+        let code = |args: &[&str]| format!("{:?}", run(args.iter().map(OsString::from)));
+        assert_eq!(code(&["opspilot", "--version"]), format!("{:?}", ExitCode::SUCCESS));
+        assert_eq!(code(&["opspilot", "no-such-command"]), format!("{:?}", ExitCode::from(1)));
+    }
+}

@@ -1,0 +1,197 @@
+//! How the process ends: one owner of the signals, one order, one deadline.
+//!
+//! The first SIGTERM or SIGINT begins an ordered stop; a second one ends the process at once. A part that
+//! gives up, or storage that cannot be trusted, begins the same stop with exit code 70. Whatever hangs on
+//! the way, the process is gone [`DEADLINE`] after the stop began.
+
+use std::{
+    future::Future,
+    process,
+    sync::{Arc, mpsc},
+    time::Duration,
+};
+
+use opspilot_ledger::{FatalHook, StorageFailure};
+use opspilot_runtime::{Exit, ExitHook, ExitReason};
+use slog::{Logger, error, info, warn};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+};
+
+/// From the first sign of a stop to the end of the process, whatever happens.
+pub const DEADLINE: Duration = Duration::from_millis(9_500);
+
+/// Why the process ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    /// Somebody said so; with the signal's name.
+    Signal(&'static str),
+    /// What it was started for is done.
+    Done,
+    /// A part that it cannot do without was given up.
+    GaveUp(Exit),
+    /// Storage cannot be trusted any more.
+    Storage(StorageFailure),
+    /// The server ended by itself.
+    Server(String),
+}
+
+impl Reason {
+    /// The exit code that tells the service manager.
+    pub fn code(&self) -> u8 {
+        match self {
+            Reason::Signal(_) | Reason::Done => 0,
+            Reason::GaveUp(exit) => u8::try_from(exit.code).unwrap_or(70),
+            Reason::Storage(_) | Reason::Server(_) => 70,
+        }
+    }
+}
+
+/// Begins the stop, from anywhere; every clone is the same.
+#[derive(Clone)]
+pub struct Stopper {
+    reason: Arc<watch::Sender<Option<Reason>>>,
+    log: Logger,
+}
+
+impl std::fmt::Debug for Stopper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Stopper").field(&*self.reason.borrow()).finish()
+    }
+}
+
+impl Stopper {
+    /// A process that goes on.
+    pub fn new(log: Logger) -> Stopper {
+        Stopper { reason: Arc::new(watch::Sender::new(None)), log }
+    }
+
+    /// Begins the stop. Only the first reason counts.
+    pub fn stop(&self, reason: Reason) {
+        let code = reason.code();
+        let blocked = matches!(&reason, Reason::GaveUp(exit) if exit.reason == ExitReason::LoopBlocked);
+        let first = self.reason.send_if_modified(|now| {
+            let first = now.is_none();
+            if first {
+                *now = Some(reason.clone());
+            }
+            first
+        });
+        if !first {
+            return;
+        }
+        match &reason {
+            Reason::Signal(name) => info!(self.log, "stopping"; "signal" => *name),
+            Reason::Done => info!(self.log, "stopping"),
+            Reason::GaveUp(exit) => error!(self.log, "stopping: a part that is needed cannot be kept running"; "actor" => exit.actor, "reason" => ?exit.reason),
+            Reason::Storage(failure) => error!(self.log, "stopping: storage cannot be trusted"; "failure" => %failure),
+            Reason::Server(why) => error!(self.log, "stopping: the HTTP server ended"; "reason" => why.as_str()),
+        }
+        // the loop that would do the ordered stop does not turn
+        let patience = if blocked { Duration::from_millis(500) } else { DEADLINE };
+        self.arm(patience, code);
+    }
+
+    /// Ends the process after `patience` if nothing else did.
+    fn arm(&self, patience: Duration, code: u8) {
+        let log = self.log.clone();
+        let guard = move || {
+            // nobody ever sends: this is a sleep that needs no clock
+            let (_keep, nothing) = mpsc::channel::<()>();
+            drop(nothing.recv_timeout(patience));
+            error!(log, "the ordered stop took too long; ending now");
+            process::exit(i32::from(code));
+        };
+        if let Err(failure) = std::thread::Builder::new().name("stop-deadline".to_owned()).spawn(guard) {
+            warn!(self.log, "no deadline for the stop"; "error" => %failure);
+        }
+    }
+
+    /// Whether and why the process is to end.
+    pub fn reason(&self) -> Option<Reason> {
+        self.reason.borrow().clone()
+    }
+
+    /// Waits for the first reason.
+    pub async fn wait(&self) -> Reason {
+        let mut reason = self.reason.subscribe();
+        match reason.wait_for(Option::is_some).await {
+            Ok(found) => found.clone().unwrap_or(Reason::Done),
+            Err(_) => Reason::Done,
+        }
+    }
+
+    /// What supervision calls when it cannot go on.
+    pub fn exit_hook(&self) -> ExitHook {
+        let stopper = self.clone();
+        Arc::new(move |exit| stopper.stop(Reason::GaveUp(exit)))
+    }
+
+    /// What the ledger calls when storage cannot be trusted.
+    pub fn fatal_hook(&self) -> FatalHook {
+        let stopper = self.clone();
+        Arc::new(move |failure: &StorageFailure| stopper.stop(Reason::Storage(failure.clone())))
+    }
+
+    /// Takes the signals over. `reload` is called for every SIGHUP.
+    pub fn own_signals(&self, reload: impl AsyncFn() + 'static) -> std::io::Result<()> {
+        let (term, int, mut hang_up) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?);
+        actix_web::rt::spawn(self.clone().heed("SIGTERM", term));
+        actix_web::rt::spawn(self.clone().heed("SIGINT", int));
+        actix_web::rt::spawn(async move {
+            while hang_up.recv().await.is_some() {
+                reload().await;
+            }
+        });
+        Ok(())
+    }
+
+    async fn heed(self, name: &'static str, mut signal: Signal) {
+        while signal.recv().await.is_some() {
+            if self.reason().is_some() {
+                warn!(self.log, "second signal: ending at once"; "signal" => name);
+                process::exit(130);
+            }
+            self.stop(Reason::Signal(name));
+        }
+    }
+}
+
+/// One step of the stop. A step that takes too long is logged and left behind.
+pub async fn phase(log: &Logger, name: &'static str, patience: Duration, work: impl Future<Output = ()>) {
+    let begun = tokio::time::Instant::now();
+    match tokio::time::timeout(patience, work).await {
+        Ok(()) => slog::debug!(log, "stopped"; "part" => name, "millis" => begun.elapsed().as_millis()),
+        Err(_) => warn!(log, "a part did not stop in time and is left behind"; "part" => name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_codes_tell_a_clean_stop_from_a_failure() {
+        let gave_up = Exit { code: 70, actor: "core.ledger", reason: ExitReason::GaveUp("panic".to_owned()) };
+        assert_eq!(Reason::Signal("SIGTERM").code(), 0);
+        assert_eq!(Reason::GaveUp(gave_up).code(), 70);
+        assert_eq!(Reason::Server("gone".to_owned()).code(), 70);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_part_that_hangs_does_not_hold_up_the_stop() {
+        let log = Logger::root(slog::Discard, slog::o!());
+        let begun = tokio::time::Instant::now();
+        phase(&log, "stuck", Duration::from_secs(2), std::future::pending()).await;
+        assert_eq!(begun.elapsed(), Duration::from_secs(2));
+    }
+
+    #[tokio::test]
+    async fn only_the_first_reason_counts() {
+        let stopper = Stopper::new(Logger::root(slog::Discard, slog::o!()));
+        stopper.reason.send_replace(Some(Reason::Signal("SIGTERM")));
+        stopper.stop(Reason::Done);
+        assert_eq!(stopper.wait().await, Reason::Signal("SIGTERM"));
+    }
+}

@@ -1,0 +1,245 @@
+//! The wiring, as code: what is started in which order, who is handed what. Nothing else wires.
+//!
+//! ```text
+//! storage   core.ledger ▸ core.ticker ▸ core.events ▸ core.health
+//! pipeline  enricher.* (stages) ▸ core.pipeline ▸ detector.*
+//! edge      ui.websocket ▸ ui.api ▸ connector.*
+//! ```
+//!
+//! What is started first is stopped last: whoever sends is stopped before whoever receives.
+
+mod accounts;
+mod control;
+mod modules;
+mod ui;
+
+use std::{net::TcpListener, sync::Arc, time::Duration};
+
+use actix_web::web;
+use opspilot_enrichers::Stages;
+use opspilot_kernel::{clock::SharedClock, module::ModuleId};
+use opspilot_ledger::Ledger;
+use opspilot_runtime::{
+    AttemptBook, ChildSpec, Entry, EventRouterHandle, Health, HealthMetrics, HealthReporter, HeartbeatPolicy, ModuleContext, Supervisor,
+    SupervisorOptions, Ticker, TickerActor,
+};
+use slog::Logger;
+use tokio::sync::watch;
+
+use crate::{
+    config::{Config, Sources},
+    http::{self, auth},
+    shutdown::{Stopper, phase},
+    telemetry::LevelSwitch,
+};
+
+pub use accounts::FirstPassword;
+pub(crate) use accounts::random_password;
+pub(crate) use control::Switchboard;
+use control::Panel;
+use modules::Modules;
+
+/// The stages that alerts pass, in this order.
+const STAGES: [ModuleId; 2] = [opspilot_enrichers::DEDUP, opspilot_enrichers::INCIDENT_STORE];
+
+/// Every module there is, category by category.
+pub fn catalogue() -> Vec<&'static Entry> {
+    [opspilot_enrichers::MODULES, opspilot_detectors::MODULES, ui::MODULES, opspilot_connectors::MODULES].into_iter().flatten().collect()
+}
+
+/// What the process brings along.
+pub struct Ground {
+    /// What time it is.
+    pub clock: SharedClock,
+    /// Where to log.
+    pub log: Logger,
+    /// Changes what is logged.
+    pub level: LevelSwitch,
+    /// Where metrics are registered.
+    pub registry: prometheus::Registry,
+    /// What ends the process.
+    pub stopper: Stopper,
+    /// Where the configuration came from, to be read again.
+    pub sources: Sources,
+}
+
+/// A part that is needed did not start; says which and why.
+#[derive(Debug, thiserror::Error)]
+pub enum TopologyError {
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] opspilot_ledger::OpenError),
+    /// The ledger was opened, but does not answer.
+    #[error("the ledger does not answer: {0}")]
+    Unanswered(#[from] opspilot_ledger::LedgerError),
+    /// A metric.
+    #[error("metrics cannot be registered: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// The keys that sign sessions.
+    #[error("{0}")]
+    Keys(#[from] auth::secrets::KeyError),
+    /// The HTTP server.
+    #[error(transparent)]
+    Serve(#[from] http::ServeError),
+    /// The certificate or its key.
+    #[error("{0}")]
+    Tls(String),
+    /// A first password could not be made.
+    #[error("{0}")]
+    Accounts(String),
+    /// A thread.
+    #[error("a thread cannot be started: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// Everything that runs.
+pub struct Topology {
+    /// The one source of truth.
+    pub ledger: Ledger,
+    /// The users that were made because there were none.
+    pub first_passwords: Vec<FirstPassword>,
+    /// Modules and configuration, for whoever may change them.
+    pub(crate) switchboard: Arc<Switchboard>,
+    server: Option<http::Server>,
+    modules: Arc<Modules>,
+    supervisor: Supervisor,
+    stopping: watch::Sender<bool>,
+    log: Logger,
+}
+
+impl Topology {
+    /// Starts everything, in order. `listener` is bound already, so that a busy port is found before anything starts.
+    pub async fn start(config: Config, ground: Ground, listener: TcpListener) -> Result<Topology, TopologyError> {
+        let Ground { clock, log, level, registry, stopper, sources } = ground;
+
+        // storage
+        let ledger = Ledger::open(ledger_options(&config, &clock, &log, &registry, &stopper))?;
+        let first_passwords = accounts::first_users(&ledger, &log).await?;
+        let health = Health::new(Arc::clone(&clock), HealthMetrics::register(&registry, ledger.queue_gauge().clone())?);
+        let supervisor = Supervisor::new(SupervisorOptions {
+            clock: Arc::clone(&clock),
+            log: log.clone(),
+            health: health.clone(),
+            exit: stopper.exit_hook(),
+            seed: rand::random(),
+        });
+        supervisor.guard_loop(HeartbeatPolicy::DEFAULT)?;
+        let own = ledger.clone();
+        supervisor.start(ChildSpec::core("core.ledger"), move || own.audit_actor());
+        let ticker = Ticker::default();
+        let (own, at, time, to) = (ledger.clone(), ticker.clone(), Arc::clone(&clock), log.clone());
+        supervisor.start(ChildSpec::core("core.ticker"), move || TickerActor::new(at.clone(), own.clone(), Arc::clone(&time), to.clone()));
+        let events = EventRouterHandle::new(ledger.clone(), &registry)?;
+        let own = events.clone();
+        supervisor.start(ChildSpec::core("core.events"), move || own.actor());
+        let (own, of) = (ledger.clone(), health.clone());
+        supervisor.start(ChildSpec::core("core.health"), move || HealthReporter::new(of.clone(), own.clone()));
+
+        // pipeline
+        let ctx = ModuleContext {
+            ledger: ledger.clone(),
+            clock: Arc::clone(&clock),
+            log: log.clone(),
+            registry: registry.clone(),
+            supervisor: supervisor.clone(),
+            attempts: AttemptBook::default(),
+            ticker,
+            events,
+            health: health.clone(),
+        };
+        let stages = Stages::in_order(&STAGES);
+        let modules = Arc::new(Modules::new(ctx.clone(), catalogue(), stages.clone(), config.modules.clone()));
+        modules.start_category("enricher").await;
+        opspilot_enrichers::pipeline::start(&ctx, stages)?;
+        modules.start_category("detector").await;
+
+        // edge
+        let (stopping, told) = watch::channel(false);
+        let auth = auth::Auth::open(&config.ledger.dir, ledger.clone(), Arc::clone(&clock), auth::SessionPolicy::default(), auth::passwords::Cost::default())?;
+        let settings = control::http_settings(&config);
+        let tls = config.server.tls.as_ref().map(control::tls).transpose().map_err(TopologyError::Tls)?;
+        let switchboard = Arc::new(Switchboard::new(Arc::clone(&modules), health.clone(), ledger.clone(), config, sources, level, log.clone(), told.clone()));
+        let state = http::AppState::new(http::Deps {
+            ledger: ledger.clone(),
+            clock,
+            log: log.clone(),
+            registry: registry.clone(),
+            settings,
+            auth,
+            control: Arc::new(Panel(Arc::clone(&switchboard))),
+            stopping: told,
+        })?;
+        modules.serve_live(state.live.clone());
+        modules.start_category("ui").await;
+        let server = http::serve(web::Data::new(state), listener, tls, |_| {})?;
+        health.enabled(ui::API);
+        modules.start_category("connector").await;
+        switchboard.ready();
+        Ok(Topology { ledger, first_passwords, switchboard, server: Some(server), modules, supervisor, stopping, log })
+    }
+
+    /// Where the service listens.
+    pub fn addresses(&self) -> Vec<std::net::SocketAddr> {
+        self.server.as_ref().map(|server| server.addresses.clone()).unwrap_or_default()
+    }
+
+    /// Ends when the HTTP server does, which before a stop is a failure.
+    pub async fn server_ended(&mut self) -> String {
+        match &mut self.server {
+            Some(server) => server.ended().await.map_or_else(|error| error.to_string(), |()| "without a reason".to_owned()),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Stops everything in order: nothing that was acknowledged is lost, and whoever is connected is told.
+    pub async fn stop(mut self) {
+        let log = &self.log;
+        let seconds = Duration::from_secs;
+        // readiness says no, sockets are closed with 1001, which would hold up the server otherwise
+        self.stopping.send_replace(true);
+        phase(log, "live feed", Duration::from_millis(1500), self.modules.stop_category("ui")).await;
+        if let Some(server) = self.server.take() {
+            phase(log, "http", Duration::from_millis(3500), server.stop()).await;
+        }
+        phase(log, "connectors", seconds(2), self.modules.stop_category("connector")).await;
+        phase(log, "detectors", seconds(1), self.modules.stop_category("detector")).await;
+        phase(log, "pipeline", seconds(1), async {
+            self.supervisor.stop("core.pipeline").await;
+            self.modules.stop_category("enricher").await;
+        })
+        .await;
+        phase(log, "core", seconds(1), async {
+            self.supervisor.stop_all().await;
+        })
+        .await;
+        phase(log, "ledger", seconds(3), async {
+            if let Err(error) = self.ledger.shut_down().await {
+                slog::error!(log, "the ledger did not close in order"; "error" => %error);
+            }
+        })
+        .await;
+    }
+}
+
+fn ledger_options(config: &Config, clock: &SharedClock, log: &Logger, registry: &prometheus::Registry, stopper: &Stopper) -> opspilot_ledger::Options {
+    const DAY: u64 = 86_400;
+    let retention = config.ledger.retention;
+    let defaults = opspilot_ledger::Options::new(&config.ledger.dir, Arc::clone(clock));
+    opspilot_ledger::Options {
+        log: log.new(slog::o!("part" => "ledger")),
+        registry: registry.clone(),
+        limits: opspilot_ledger::Limits {
+            bulk_queue: config.ledger.queue,
+            signal_ring_bytes: config.ledger.memory.bytes(),
+            ..opspilot_ledger::Limits::default()
+        },
+        retention: opspilot_ledger::Retention {
+            signals: Duration::from_secs(u64::from(retention.signals_days) * DAY),
+            signals_max_bytes: retention.signals_max_bytes.0,
+            events: retention.events.0,
+            ..opspilot_ledger::Retention::default()
+        },
+        fatal: stopper.fatal_hook(),
+        ..defaults
+    }
+}

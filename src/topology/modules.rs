@@ -1,0 +1,204 @@
+//! The modules that run: started in order, switched one by one, reconfigured together or not at all.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
+
+use opspilot_enrichers::Stages;
+use opspilot_kernel::{module::ModuleId, principal::Actor};
+use opspilot_ledger::Priority;
+use opspilot_runtime::{Applied, Entry, Module, ModuleContext, StartError};
+use slog::{error, info};
+use tokio::sync::Mutex;
+
+use crate::{
+    config::ModuleSettings,
+    http::{
+        live::{self, Live},
+        state::{ControlError, Switch},
+    },
+};
+
+/// Every module there is: those that run, and what the others would run with.
+pub(super) struct Modules {
+    ctx: ModuleContext,
+    entries: Vec<&'static Entry>,
+    stages: Stages,
+    /// The live feed, once there is a server it belongs to.
+    live: OnceLock<Live>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    settings: BTreeMap<ModuleId, ModuleSettings>,
+    running: BTreeMap<ModuleId, Box<dyn Module>>,
+}
+
+impl Modules {
+    /// Nothing runs yet.
+    pub(super) fn new(ctx: ModuleContext, entries: Vec<&'static Entry>, stages: Stages, settings: BTreeMap<ModuleId, ModuleSettings>) -> Modules {
+        Modules { ctx, entries, stages, live: OnceLock::new(), state: Mutex::new(State { settings, running: BTreeMap::new() }) }
+    }
+
+    /// Names the live feed, which `ui.websocket` starts.
+    pub(super) fn serve_live(&self, live: Live) {
+        // there is one server, so this is called once
+        drop(self.live.set(live));
+    }
+
+    /// Starts what is enabled of one category. A module that does not start is shown as failed; the others go on.
+    pub(super) async fn start_category(&self, category: &str) {
+        let mut state = self.state.lock().await;
+        for entry in self.entries.iter().filter(|entry| entry.id.category() == category) {
+            let Some(settings) = state.settings.get(&entry.id).cloned() else { continue };
+            if !settings.enabled {
+                self.ctx.health.disabled(entry.id, "switched off by the configuration");
+                continue;
+            }
+            if let Err(why) = self.start(&mut state, entry, settings.config) {
+                error!(self.ctx.log, "a module did not start"; "module" => entry.id.as_str(), "reason" => why.as_str());
+            }
+        }
+    }
+
+    /// Stops what runs of one category, the last started first.
+    pub(super) async fn stop_category(&self, category: &str) {
+        let mut state = self.state.lock().await;
+        for entry in self.entries.iter().rev().filter(|entry| entry.id.category() == category) {
+            self.stop(&mut state, entry.id).await;
+        }
+    }
+
+    fn start(&self, state: &mut State, entry: &'static Entry, config: serde_json::Value) -> Result<(), String> {
+        self.ctx.health.enabled(entry.id);
+        let started = match self.live.get().filter(|_| entry.id == live::ID) {
+            Some(live) => serde_json::from_value(config)
+                .map_err(|error| StartError::Failed(error.to_string()))
+                .and_then(|config| live.start(&self.ctx.for_module(entry.id), config)),
+            None => (entry.start)(&self.ctx, config),
+        };
+        match started {
+            Ok(module) => {
+                self.stages.plug(&*module);
+                state.running.insert(entry.id, module);
+                Ok(())
+            }
+            Err(error) => {
+                let why = match error {
+                    StartError::Config(problems) => {
+                        let said: Vec<String> = problems.iter().map(|problem| format!("{} {}", problem.pointer, problem.message)).collect();
+                        said.join("; ")
+                    }
+                    StartError::Failed(why) => why,
+                };
+                self.ctx.health.failed(entry.id, &why);
+                Err(why)
+            }
+        }
+    }
+
+    async fn stop(&self, state: &mut State, id: ModuleId) {
+        self.stages.unplug(id);
+        if let Some(module) = state.running.remove(&id) {
+            module.stop().await;
+        }
+    }
+
+    fn entry(&self, id: &str) -> Option<&'static Entry> {
+        self.entries.iter().copied().find(|entry| entry.id.as_str() == id)
+    }
+
+    /// Whether there is such a module here.
+    pub(super) fn has(&self, id: &str) -> bool {
+        self.entry(id).is_some()
+    }
+
+    /// Restarts, enables or disables one module, on record before it happens.
+    pub(super) async fn switch(&self, id: &str, to: Switch, by: Actor) -> Result<ModuleId, ControlError> {
+        let entry = self.entry(id).ok_or_else(|| ControlError::NoSuchModule(id.to_owned()))?;
+        let mut state = self.state.lock().await;
+        let settings = state.settings.get(&entry.id).cloned().ok_or_else(|| ControlError::NoSuchModule(id.to_owned()))?;
+        let runs = state.running.contains_key(&entry.id);
+        match to {
+            Switch::Restart if !runs && !settings.enabled => {
+                return Err(ControlError::Conflict(format!("{id} is disabled; enable it instead")));
+            }
+            _ => {}
+        }
+        self.recorded(entry.id, to, by).await?;
+        info!(self.ctx.log, "a module is switched"; "module" => entry.id.as_str(), "to" => ?to);
+        if to != Switch::Enable || !runs || self.ctx.health.status(entry.id).is_some_and(|status| status == opspilot_kernel::module::ModuleStatus::Failed) {
+            self.stop(&mut state, entry.id).await;
+        }
+        let enabled = to != Switch::Disable;
+        if let Some(own) = state.settings.get_mut(&entry.id) {
+            own.enabled = enabled;
+        }
+        if !enabled {
+            self.ctx.health.disabled(entry.id, "switched off by an admin");
+        } else if !state.running.contains_key(&entry.id) {
+            self.start(&mut state, entry, settings.config).map_err(ControlError::Unavailable)?;
+        }
+        Ok(entry.id)
+    }
+
+    async fn recorded(&self, id: ModuleId, to: Switch, by: Actor) -> Result<(), ControlError> {
+        let record = self.ctx.ledger.write(Priority::Control, move |tx| match to {
+            Switch::Restart => tx.module_restarted(&by, id.as_str(), "asked for"),
+            Switch::Enable => tx.module_switched(&by, id.as_str(), true),
+            Switch::Disable => tx.module_switched(&by, id.as_str(), false),
+        });
+        record.await.map_err(|error| ControlError::Unavailable(error.to_string()))
+    }
+
+    /// The modules whose settings would change.
+    pub(super) async fn changed(&self, wanted: &BTreeMap<ModuleId, ModuleSettings>, before: &BTreeMap<ModuleId, ModuleSettings>) -> Vec<ModuleId> {
+        // against the last configuration, not against what runs: what an admin switched stays until the file says otherwise
+        wanted.iter().filter(|(id, settings)| before.get(id) != Some(settings)).map(|(id, _)| *id).collect()
+    }
+
+    /// Gives the modules `ids` what `wanted` says; if one of them does not take it, all get back what they had.
+    pub(super) async fn apply(&self, ids: &[ModuleId], wanted: &BTreeMap<ModuleId, ModuleSettings>) -> Result<(), String> {
+        let mut state = self.state.lock().await;
+        let mut done: Vec<(ModuleId, ModuleSettings)> = Vec::new();
+        for id in ids {
+            let (Some(entry), Some(new), Some(old)) = (self.entry(id.as_str()), wanted.get(id), state.settings.get(id).cloned()) else { continue };
+            done.push((*id, old.clone()));
+            if let Err(why) = self.change(&mut state, entry, &old, new).await {
+                for (id, old) in done.into_iter().rev() {
+                    let (Some(entry), Some(new)) = (self.entry(id.as_str()), state.settings.get(&id).cloned()) else { continue };
+                    if let Err(why) = self.change(&mut state, entry, &new, &old).await {
+                        error!(self.ctx.log, "a module did not take its old configuration back"; "module" => id.as_str(), "reason" => why);
+                    }
+                }
+                return Err(format!("{id}: {why}"));
+            }
+        }
+        Ok(())
+    }
+
+    async fn change(&self, state: &mut State, entry: &'static Entry, old: &ModuleSettings, new: &ModuleSettings) -> Result<(), String> {
+        state.settings.insert(entry.id, new.clone());
+        if !new.enabled {
+            self.stop(state, entry.id).await;
+            self.ctx.health.disabled(entry.id, "switched off by the configuration");
+            return Ok(());
+        }
+        if let Some(module) = state.running.get(&entry.id) {
+            if old.config == new.config {
+                return Ok(());
+            }
+            match module.reconfigure(new.config.clone()).await {
+                Ok(Applied::InPlace) => return Ok(()),
+                Ok(Applied::NeedsRestart) => self.stop(state, entry.id).await,
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+        self.start(state, entry, new.config.clone())
+    }
+}
+
+/// Shared by everything that may switch modules.
+pub(super) type SharedModules = Arc<Modules>;

@@ -1,0 +1,119 @@
+//! The command line against a running service, and without one.
+
+use std::{
+    io::Write,
+    process::{Output, Stdio},
+};
+
+use crate::{
+    common::{Home, client, command},
+    story::RULES,
+};
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn check_says_ok_or_names_every_problem() {
+    let home = Home::new(RULES);
+    let output = command().arg("check").arg(home.config()).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(said(&output).contains("ok"));
+    home.configure("server: {lisen: x}\nmodules: {detector.regex: {rules: [{id: a, pattern: '('}]}}\n");
+    let output = command().arg("check").arg(home.config()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).contains(":1:10: unknown key `lisen`") && said(&output).contains(":2:"), "{}", said(&output));
+    let output = command().args(["check", "--json"]).arg(home.config()).output().unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["problems"].as_array().unwrap().len(), 2, "{json}");
+}
+
+#[test]
+fn the_schema_and_the_api_document_are_json() {
+    for what in ["config-schema", "openapi"] {
+        let output = command().arg(what).output().unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(json.is_object());
+    }
+    let output = command().arg("--version").output().unwrap();
+    assert!(said(&output).starts_with("opspilot "));
+}
+
+#[tokio::test]
+async fn incidents_are_listed_shown_taken_and_resolved_by_a_shortened_id() {
+    let home = Home::new(RULES);
+    let service = home.start().await;
+    service.logs("check\u{1b}[31mout", &["payment failed for order 3"]).await;
+    let id = service.incident("order 3").await["id"].as_str().unwrap().to_owned();
+    let start = &id[..10];
+    let list = client(&service, &["incidents", "list"]);
+    assert!(said(&list).contains("Payments failing (order 3)") && !said(&list).contains('\u{1b}'), "{}", said(&list));
+    let taken = client(&service, &["incidents", "ack", start, "--note", "mine"]);
+    assert!(taken.status.success() && said(&taken).contains("acknowledged"), "{}", said(&taken));
+    let over = client(&service, &["incidents", "resolve", start, "--resolution", "done"]);
+    assert!(over.status.success(), "{}", said(&over));
+    let shown = client(&service, &["incidents", "show", &id, "--json"]);
+    let json: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
+    assert_eq!(json["incident"]["resolution"], "done");
+    let none = client(&service, &["incidents", "show", "inc_ffffff"]);
+    assert_eq!(none.status.code(), Some(1));
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn accounts_are_managed_on_a_directory_and_through_a_service_that_holds_it() {
+    let home = Home::new(RULES);
+    let data = home.data();
+    let offline = |args: &[&str], input: &str| {
+        let mut child = command()
+            .args(args)
+            .arg("--data")
+            .arg(&data)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // a command that does not read its input closes it, which is fine
+        drop(child.stdin.take().unwrap().write_all(input.as_bytes()));
+        child.wait_with_output().unwrap()
+    };
+    let made = offline(&["user", "add", "admin", "--role", "admin", "--password-stdin"], "correct horse battery staple\n");
+    assert!(made.status.success(), "{}", said(&made));
+    let weak = offline(&["user", "add", "eve", "--role", "viewer", "--password-stdin"], "short\n");
+    assert_eq!(weak.status.code(), Some(1), "{}", said(&weak));
+    let key = offline(&["key", "create", "ci", "--role", "integrator"], "");
+    let key = String::from_utf8(key.stdout).unwrap().trim().to_owned();
+    assert!(key.starts_with("opk_") && key.len() == 32, "{key:?}");
+
+    let service = home.start().await;
+    let (status, answer) = service.call(reqwest::Method::POST, "/api/events", Some(&key), Some(serde_json::json!({ "source": "ci", "message": "built" }))).await;
+    assert_eq!(status, 202, "{answer}");
+    let held = offline(&["user", "list"], "");
+    assert_eq!(held.status.code(), Some(1));
+    assert!(said(&held).contains("OPSPILOT_TOKEN"), "{}", said(&held));
+    let bob = client(&service, &["user", "add", "bob", "--role", "viewer"]);
+    assert!(bob.status.success() && said(&bob).contains("shown only now"), "{}", said(&bob));
+    let list = client(&service, &["user", "list", "--json"]);
+    let users: serde_json::Value = serde_json::from_slice(&list.stdout).unwrap();
+    assert_eq!(users.as_array().unwrap().len(), 2, "{users}");
+    let out = client(&service, &["user", "disable", "bob"]);
+    assert!(out.status.success(), "{}", said(&out));
+    service.stop().await;
+    let list = offline(&["user", "list"], "");
+    assert!(said(&list).contains("disabled"), "{}", said(&list));
+}
+
+#[tokio::test]
+async fn a_client_without_a_service_or_a_token_is_told_what_to_do() {
+    let output = command().args(["incidents", "list", "--url", "http://127.0.0.1:9"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).contains("opspilot serve"), "{}", said(&output));
+    let home = Home::new(RULES);
+    let service = home.start().await;
+    let output = command().args(["incidents", "list", "--url", &service.url]).output().unwrap();
+    assert!(said(&output).contains("OPSPILOT_TOKEN"), "{}", said(&output));
+    service.stop().await;
+}

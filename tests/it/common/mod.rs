@@ -1,0 +1,299 @@
+//! The service as a test holds it: the real binary, a folder of its own, a port of its own.
+
+mod socket;
+
+use std::{
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use serde_json::{Value as Json, json};
+use tempfile::TempDir;
+
+pub use socket::Socket;
+
+/// The password of `admin` in every test.
+pub const PASSWORD: &str = "correct horse battery staple";
+/// Longer than anything a test waits for.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Asks until there is an answer; a test that waits in vain says for what.
+pub async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let over = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(tokio::time::Instant::now() < over, "waited in vain for {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A data directory and a configuration; services come and go on it.
+pub struct Home {
+    pub dir: TempDir,
+}
+
+impl Home {
+    /// A folder with this configuration.
+    pub fn new(config: &str) -> Home {
+        let home = Home { dir: tempfile::tempdir().unwrap() };
+        home.configure(config);
+        home
+    }
+
+    /// Replaces the configuration.
+    pub fn configure(&self, config: &str) {
+        std::fs::write(self.config(), config).unwrap();
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.dir.path().join("opspilot.yaml")
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The service on this folder, started but perhaps not ready.
+    pub fn spawn(&self, variables: &[(&str, &str)]) -> Service {
+        let mut command = command();
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--config"])
+            .arg(self.config())
+            .arg("--data")
+            .arg(self.data())
+            .current_dir(self.dir.path())
+            .env("OPSPILOT_ADMIN_PASSWORD", PASSWORD)
+            .env("OPSPILOT__LOG__FORMAT", "json")
+            .envs(variables.iter().copied())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let log = Log::default();
+        let (lines, stderr) = (log.clone(), child.stderr.take().unwrap());
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                lines.0.lock().unwrap().push(line);
+            }
+        });
+        Service { child: Some(child), log, url: String::new(), http: reqwest::Client::new(), token: None }
+    }
+
+    /// The service on this folder, ready, with `admin` logged in.
+    pub async fn start(&self) -> Service {
+        self.start_with(&[]).await
+    }
+
+    pub async fn start_with(&self, variables: &[(&str, &str)]) -> Service {
+        let mut service = self.spawn(variables);
+        service.ready().await;
+        service.token = Some(service.log_in("admin", PASSWORD).await);
+        service
+    }
+}
+
+/// The binary under test, with nothing of our own environment that could configure it.
+pub fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_opspilot"));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("OPSPILOT")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// What the service logged, line by line.
+#[derive(Clone, Default)]
+pub struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Log {
+    pub fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+
+    pub fn has(&self, text: &str) -> bool {
+        self.lines().iter().any(|line| line.contains(text))
+    }
+}
+
+/// A running service. Dropping it kills it.
+pub struct Service {
+    child: Option<Child>,
+    pub log: Log,
+    pub url: String,
+    pub http: reqwest::Client,
+    pub token: Option<String>,
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            drop(child.kill());
+            drop(child.wait());
+            if std::thread::panicking() {
+                eprintln!("--- log of the service\n{}", self.log.lines().join("\n"));
+            }
+        }
+    }
+}
+
+impl Service {
+    /// Waits until it answers that it is ready.
+    pub async fn ready(&mut self) {
+        let log = self.log.clone();
+        let child = self.child.as_mut().unwrap();
+        self.url = until("the service's address", async || {
+            assert!(child.try_wait().unwrap().is_none(), "the service ended: {}", log.lines().join("\n"));
+            let line = log.lines().into_iter().find(|line| line.contains("\"msg\":\"ready\""))?;
+            let line: Json = serde_json::from_str(&line).unwrap();
+            Some(line["url"].as_str().unwrap().to_owned())
+        })
+        .await;
+        let (http, url) = (self.http.clone(), self.url.clone());
+        until("readiness", async || http.get(format!("{url}/api/readyz")).send().await.ok().filter(|answer| answer.status() == 200)).await;
+    }
+
+    pub fn pid(&self) -> rustix::process::Pid {
+        rustix::process::Pid::from_child(self.child.as_ref().unwrap())
+    }
+
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(self.pid(), signal).unwrap();
+    }
+
+    /// Ends it without warning.
+    pub fn kill(mut self) {
+        let mut child = self.child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Waits for its end.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let child = self.child.as_mut().unwrap();
+        let status = until("the end of the service", async || child.try_wait().unwrap()).await;
+        self.child = None;
+        status
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
+    }
+
+    /// Ends it in order.
+    pub async fn stop(mut self) {
+        self.signal(rustix::process::Signal::TERM);
+        let status = self.ended().await;
+        assert_eq!(status.code(), Some(0), "a clean stop; log:\n{}", self.log.lines().join("\n"));
+    }
+
+    pub async fn log_in(&self, user: &str, password: &str) -> String {
+        let answer = self.call(reqwest::Method::POST, "/api/auth/login", None, Some(json!({ "username": user, "password": password }))).await;
+        assert_eq!(answer.0, 200, "{}", answer.1);
+        answer.1["token"].as_str().unwrap().to_owned()
+    }
+
+    /// Any call; the status and the JSON.
+    pub async fn call(&self, method: reqwest::Method, path: &str, token: Option<&str>, body: Option<Json>) -> (u16, Json) {
+        self.try_call(method, path, token, body).await.unwrap()
+    }
+
+    pub async fn try_call(&self, method: reqwest::Method, path: &str, token: Option<&str>, body: Option<Json>) -> Result<(u16, Json), reqwest::Error> {
+        let mut request = self.http.request(method, format!("{}{path}", self.url));
+        if let Some(token) = token {
+            request = if token.starts_with("opk_") { request.header("X-API-Key", token) } else { request.bearer_auth(token) };
+        }
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let answer = request.send().await?;
+        let status = answer.status().as_u16();
+        let text = answer.text().await?;
+        Ok((status, serde_json::from_str(&text).unwrap_or(Json::String(text))))
+    }
+
+    /// `GET` as `admin`, which must work.
+    pub async fn get(&self, path: &str) -> Json {
+        let (status, json) = self.call(reqwest::Method::GET, path, self.token.as_deref(), None).await;
+        assert_eq!(status, 200, "{path}: {json}");
+        json
+    }
+
+    /// `POST` as `admin`.
+    pub async fn post(&self, path: &str, body: Json) -> (u16, Json) {
+        self.call(reqwest::Method::POST, path, self.token.as_deref(), Some(body)).await
+    }
+
+    /// Sends log lines, which must be accepted.
+    pub async fn logs(&self, source: &str, lines: &[&str]) -> Json {
+        let events: Vec<Json> = lines.iter().map(|line| json!({ "source": source, "message": line })).collect();
+        let (status, answer) = self.post("/api/events", Json::Array(events)).await;
+        assert_eq!(status, 202, "{answer}");
+        answer
+    }
+
+    /// Every incident.
+    pub async fn incidents(&self) -> Vec<Json> {
+        self.get("/api/incidents?limit=500").await["items"].as_array().unwrap().clone()
+    }
+
+    /// Waits for an incident whose title holds `title`.
+    pub async fn incident(&self, title: &str) -> Json {
+        until(&format!("an incident titled {title:?}"), async || {
+            self.incidents().await.into_iter().find(|incident| incident["title"].as_str().unwrap().contains(title))
+        })
+        .await
+    }
+
+    /// How a module is, by the health report.
+    pub async fn module(&self, id: &str) -> Json {
+        let health = self.get("/api/health").await;
+        health["modules"].as_array().unwrap().iter().find(|module| module["id"] == id).cloned().unwrap_or(Json::Null)
+    }
+
+    pub async fn socket(&self) -> Socket {
+        Socket::open(&self.url, self.token.as_deref().unwrap()).await
+    }
+
+    /// Every signal stored, as its message, in order.
+    pub async fn messages(&self) -> Vec<String> {
+        let mut messages = Vec::new();
+        let mut path = "/api/signals?limit=500".to_owned();
+        loop {
+            let page = self.get(&path).await;
+            messages.extend(page["items"].as_array().unwrap().iter().filter_map(|item| item["message"].as_str()).map(str::to_owned));
+            match page["next_cursor"].as_str() {
+                Some(cursor) => path = format!("/api/signals?limit=500&cursor={cursor}"),
+                None => return messages,
+            }
+        }
+    }
+}
+
+/// A number no other test in this process has.
+pub fn unique() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Runs a client command against a service.
+pub fn client(service: &Service, args: &[&str]) -> std::process::Output {
+    command().args(args).env("OPSPILOT_URL", &service.url).env("OPSPILOT_TOKEN", service.token.as_deref().unwrap_or("")).output().unwrap()
+}
+
+/// Appends to a file, as a service that logs does.
+pub fn append(path: &Path, text: &str) {
+    use std::io::Write;
+    std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap().write_all(text.as_bytes()).unwrap();
+}

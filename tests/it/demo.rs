@@ -1,0 +1,13 @@
+//! The README's first command.
+
+use crate::common::command;
+
+#[test]
+fn the_demo_tells_its_story_and_ends_with_0() {
+    let output = command().args(["demo", "--exit-after-story", "--listen", "127.0.0.1:0", "--speed", "60"]).output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr).into_owned());
+    assert_eq!(output.status.code(), Some(0), "{out}\n{err}");
+    for seen in ["Payments failing", "no space left on device", "the story is told"] {
+        assert!(out.contains(seen), "{seen} is missing in\n{out}");
+    }
+}
