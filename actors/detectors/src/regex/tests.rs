@@ -330,7 +330,7 @@ proptest! {
         let records = say(Detector::new(Config { rules: vec![payment()], ..Config::default() }), &all);
         let matches = steps.iter().filter(|step| matches!(step, Step::Signal(_, signal) if signal.message.starts_with("payment"))).count();
         prop_assert_eq!(records.iter().map(|record| record.count).sum::<u64>(), u64::try_from(matches).unwrap());
-        let unique: BTreeSet<_> = records.iter().map(|r: &AlertRecord| (r.alert.as_str().to_owned(), r.signal_seq, r.transition as u8)).collect();
+        let unique: BTreeSet<_> = records.iter().map(|r: &AlertRecord| (r.alert.as_str().to_owned(), r.signal_seq, format!("{:?}", r.transition))).collect();
         prop_assert_eq!(unique.len(), records.len());
     }
 }

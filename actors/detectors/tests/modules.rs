@@ -1,0 +1,186 @@
+//! The detectors as modules: over a real ledger, under supervision, across restarts.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, missing_docs, reason = "a test fails loudly")]
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use opspilot_detectors::MODULES;
+use opspilot_kernel::{
+    alert::{AlertRecord, ResolvedBy, Transition},
+    clock::SystemClock,
+    codec::Labels,
+    signal::{AlertState, SignalKind, SignalRef},
+};
+use opspilot_ledger::{AlertEntry, Ledger, Options, SignalBatchBuilder};
+use opspilot_runtime::{
+    Applied, AttemptBook, ChildSpec, EventRouterHandle, Health, HealthMetrics, Module, ModuleContext, Supervisor, SupervisorOptions,
+    Ticker, TickerActor,
+};
+use prometheus::{IntGaugeVec, Opts, Registry};
+use serde_json::{Value, json};
+
+struct Service {
+    ledger: Ledger,
+    ctx: ModuleContext,
+}
+
+impl Service {
+    fn open(dir: &Path) -> Service {
+        let clock = SystemClock::shared();
+        let log = slog::Logger::root(slog::Discard, slog::o!());
+        let registry = Registry::new();
+        let ledger = Ledger::open(Options::new(dir, Arc::clone(&clock))).unwrap();
+        let queue = IntGaugeVec::new(Opts::new("opspilot_queue_depth", "Work that waits."), &["queue"]).unwrap();
+        let health = Health::new(Arc::clone(&clock), HealthMetrics::register(&registry, queue).unwrap());
+        let supervisor = Supervisor::new(SupervisorOptions {
+            clock: Arc::clone(&clock),
+            log: log.clone(),
+            health: health.clone(),
+            exit: Arc::new(|exit| panic!("the service would end: {exit:?}")),
+            seed: 7,
+        });
+        let events = EventRouterHandle::new(ledger.clone(), &registry).unwrap();
+        let (attempts, ticker) = (AttemptBook::default(), Ticker::default());
+        let ctx = ModuleContext { ledger: ledger.clone(), clock, log, registry, supervisor, attempts, ticker, events, health };
+        let (ticker, ticked, clock, log) = (ctx.ticker.clone(), ledger.clone(), Arc::clone(&ctx.clock), ctx.log.clone());
+        let ticking = move || TickerActor::new(ticker.clone(), ticked.clone(), Arc::clone(&clock), log.clone());
+        ctx.supervisor.start(ChildSpec::core("runtime.ticker"), ticking);
+        Service { ledger, ctx }
+    }
+
+    fn start(&self, id: &str, config: Value) -> Box<dyn Module> {
+        let entry = MODULES.iter().find(|entry| entry.id.as_str() == id).unwrap();
+        (entry.start)(&self.ctx, config).unwrap()
+    }
+
+    async fn append(&self, signals: &[SignalRef<'_>]) {
+        let mut batch = SignalBatchBuilder::new(self.ctx.clock.now());
+        for signal in signals {
+            batch.push(&SignalRef { at: self.ctx.clock.now(), ..signal.clone() });
+        }
+        self.ledger.append(batch.seal()).await.unwrap();
+    }
+
+    fn said(&self) -> Vec<AlertRecord> {
+        let entries = self.ledger.alerts().next(0, 100_000).unwrap();
+        let record = |entry| match entry {
+            AlertEntry::Record { record, .. } => Some((*record).clone()),
+            AlertEntry::Tick { .. } => None,
+        };
+        entries.into_iter().filter_map(record).collect()
+    }
+
+    /// Waits until so many records are committed.
+    async fn until(&self, count: usize) -> Vec<AlertRecord> {
+        let mut head = self.ledger.alerts().watch();
+        let waited = tokio::time::timeout(Duration::from_secs(60), async {
+            loop {
+                head.borrow_and_update();
+                let said = self.said();
+                if said.len() >= count {
+                    return said;
+                }
+                head.changed().await.unwrap();
+            }
+        });
+        waited.await.unwrap_or_else(|_| panic!("not said in time: {:?}", self.said()))
+    }
+
+    fn metric(&self, name: &str) -> Option<f64> {
+        let families = self.ctx.registry.gather();
+        let metric = families.iter().find(|family| family.name() == name)?.get_metric().first()?;
+        Some(metric.get_counter().get_value() + metric.get_gauge().get_value())
+    }
+
+    async fn close(self) {
+        self.ctx.supervisor.stop_all().await;
+        self.ledger.shut_down().await.unwrap();
+    }
+}
+
+fn in_system<F: Future>(test: impl FnOnce() -> F) -> F::Output {
+    actix::System::new().block_on(async { test().await })
+}
+
+fn line(text: &str) -> SignalRef<'_> {
+    SignalRef::log(Default::default(), "checkout", text)
+}
+
+fn outline(records: &[AlertRecord]) -> Vec<(Transition, u64)> {
+    records.iter().map(|record| (record.transition, record.count)).collect()
+}
+
+#[test]
+fn a1_an_episode_goes_on_over_a_restart_and_ends_with_nothing_but_time() {
+    in_system(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let rule = |resolve_after| json!({ "rules": [{ "id": "pay", "pattern": "payment failed", "resolve_after": resolve_after }] });
+        let service = Service::open(dir.path());
+        service.start("detector.regex", rule("15m"));
+        service.append(&[line("all is well"), line("payment failed for order 7")]).await;
+        let first = service.until(1).await;
+        service.close().await;
+
+        let service = Service::open(dir.path());
+        service.start("detector.regex", rule("2s"));
+        service.append(&[line("payment failed"), line("payment failed")]).await;
+        let said = service.until(3).await;
+        let counted: u64 = said.iter().map(|record| record.count).sum();
+        assert_eq!(counted, 3, "{said:?}");
+        assert_eq!(said.last().map(|record| record.resolved_by), Some(Some(ResolvedBy::Quiet)));
+        assert!(said.iter().all(|record| record.alert == first[0].alert));
+        assert_eq!(said[0], first[0], "what was said is not said again");
+        assert_eq!(service.metric("opspilot_detector_regex_observations_total"), Some(2.0));
+        assert_eq!(service.metric("opspilot_detector_regex_followed"), Some(0.0));
+        service.close().await;
+    });
+}
+
+#[test]
+fn a_changed_configuration_is_in_force_at_once_and_ends_the_alerts_of_a_removed_rule() {
+    in_system(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let service = Service::open(dir.path());
+        let module = service.start("detector.regex", json!({ "rules": [{ "id": "old", "pattern": "boom" }] }));
+        service.append(&[line("boom")]).await;
+        service.until(1).await;
+        assert!(module.reconfigure(json!({ "rules": [{ "id": "bad", "pattern": "x(" }] })).await.is_err());
+        let applied = module.reconfigure(json!({ "rules": [{ "id": "new", "pattern": "boom" }] })).await.unwrap();
+        assert_eq!(applied, Applied::InPlace);
+        let said = service.until(2).await;
+        assert_eq!(said[1].resolved_by, Some(ResolvedBy::RuleChanged));
+        service.append(&[line("boom")]).await;
+        assert_eq!(service.until(3).await[2].rule, "new");
+        service.close().await;
+    });
+}
+
+#[test]
+fn metrics_and_outside_alerts_become_alerts_too() {
+    in_system(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let service = Service::open(dir.path());
+        let rules = json!({ "rules": [{ "id": "cpu", "metric": "cpu_percent", "op": "gt", "value": 90, "for": "1s", "clear": 80 }] });
+        let threshold = service.start("detector.threshold", rules);
+        let cpu = |value| SignalRef::metric(Default::default(), "host-7", "cpu_percent", value);
+        service.append(&[cpu(95.0)]).await;
+        let said = service.until(1).await;
+        assert_eq!(said[0].title, "cpu_percent 95 > 90 for 1s on host-7");
+        service.append(&[cpu(85.0)]).await;
+        service.append(&[cpu(79.5)]).await;
+        let said = service.until(2).await;
+        assert_eq!(outline(&said), [(Transition::Firing, 1), (Transition::Resolved, 0)]);
+        threshold.stop().await;
+
+        service.start("detector.alert", json!({}));
+        let labels = [("host", "db-1")];
+        let down =
+            SignalRef { name: "Down", labels: Labels::Pairs(&labels), ..SignalRef::bare(SignalKind::Alert, Default::default(), "am") };
+        service.append(std::slice::from_ref(&down)).await;
+        service.append(&[SignalRef { state: AlertState::Resolved, ..down }]).await;
+        let said = service.until(4).await;
+        assert_eq!(outline(&said[2..]), [(Transition::Firing, 1), (Transition::Resolved, 0)]);
+        assert_eq!(said[3].resolved_by, Some(ResolvedBy::Source));
+        service.close().await;
+    });
+}
