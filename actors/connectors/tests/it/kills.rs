@@ -60,7 +60,9 @@ fn a1_kill_9_at_random_moments_neither_loses_nor_repeats_a_line() {
         for _ in 0..bursts {
             let mut file = fs::OpenOptions::new().append(true).create(true).open(&log).unwrap();
             let lines = random(&mut seed) % 200;
-            let text: String = (0..lines).map(|n| format!("line {} of the story\n  and what belongs to it\n", written + u32::try_from(n).unwrap())).collect();
+            let text: String = (0..lines)
+                .map(|n| format!("line {} of the story\n  and what belongs to it\n", written + u32::try_from(n).unwrap()))
+                .collect();
             file.write_all(text.as_bytes()).unwrap();
             written += u32::try_from(lines).unwrap();
             wait(Duration::from_millis(random(&mut seed) % 12));

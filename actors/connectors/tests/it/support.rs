@@ -9,17 +9,19 @@ use opspilot_kernel::{
     signal::{LogEntry, SignalKind},
 };
 use opspilot_ledger::{Ledger, Options};
-use opspilot_runtime::{AttemptBook, EventRouterHandle, Health, HealthMetrics, Module, ModuleContext, Supervisor, SupervisorOptions, Ticker};
+use opspilot_runtime::{
+    AttemptBook, EventRouterHandle, Health, HealthMetrics, Module, ModuleContext, Supervisor, SupervisorOptions, Ticker,
+};
 use prometheus::{IntGaugeVec, Opts, Registry};
 
-pub struct Service {
-    pub ledger: Ledger,
-    pub ctx: ModuleContext,
+pub(crate) struct Service {
+    pub(crate) ledger: Ledger,
+    pub(crate) ctx: ModuleContext,
 }
 
 impl Service {
     /// Opens the ledger in `dir`; called inside an actix system.
-    pub fn open(dir: &Path) -> Service {
+    pub(crate) fn open(dir: &Path) -> Service {
         let clock = SystemClock::shared();
         let log = slog::Logger::root(slog::Discard, slog::o!());
         let registry = Registry::new();
@@ -47,18 +49,18 @@ impl Service {
         Service { ledger, ctx }
     }
 
-    pub fn start(&self, id: &str, config: serde_json::Value) -> Box<dyn Module> {
+    pub(crate) fn start(&self, id: &str, config: serde_json::Value) -> Box<dyn Module> {
         let entry = MODULES.iter().find(|entry| entry.id.as_str() == id).unwrap();
         (entry.start)(&self.ctx, config).unwrap()
     }
 
-    pub fn health(&self, id: &'static str) -> String {
+    pub(crate) fn health(&self, id: &'static str) -> String {
         let id = ModuleId::new(id);
         self.ctx.health.report().into_iter().find(|health| health.id == id).map(|health| health.detail).unwrap_or_default()
     }
 
     /// The texts of all logs, and the names of all metrics, as they are stored.
-    pub fn stored(&self) -> Vec<String> {
+    pub(crate) fn stored(&self) -> Vec<String> {
         let (mut all, mut after) = (Vec::new(), 0);
         loop {
             let entries = self.ledger.signals().next(after, 1 << 20).unwrap();
@@ -75,7 +77,7 @@ impl Service {
     }
 
     /// Waits until `enough` is true of what is stored.
-    pub async fn until(&self, enough: impl Fn(&[String]) -> bool) -> Vec<String> {
+    pub(crate) async fn until(&self, enough: impl Fn(&[String]) -> bool) -> Vec<String> {
         let mut head = self.ledger.signals().watch();
         let waited = tokio::time::timeout(Duration::from_secs(30), async {
             loop {
@@ -90,13 +92,13 @@ impl Service {
         waited.await.unwrap_or_else(|_| panic!("not stored in time: {:?}; {}", self.stored().len(), self.health("connector.fileTail")))
     }
 
-    pub async fn close(self) {
+    pub(crate) async fn close(self) {
         self.ctx.supervisor.stop_all().await;
         self.ledger.shut_down().await.unwrap();
     }
 }
 
 /// Runs a test in an actix system.
-pub fn in_system<F: Future>(test: impl FnOnce() -> F) -> F::Output {
+pub(crate) fn in_system<F: Future>(test: impl FnOnce() -> F) -> F::Output {
     actix::System::new().block_on(async { test().await })
 }

@@ -176,18 +176,15 @@ fn work(mut state: WriterState) -> Ended {
             Taken::Group(jobs) => {
                 shared.metrics.queued(shared.queue.lengths());
                 if let Err(failure) = state.commit(jobs) {
-                    storage_failed(&shared, failure);
-                    return Ended::Failed;
+                    return give_up(state, failure);
                 }
                 if let Err(failure) = state.after_commit() {
-                    storage_failed(&shared, failure);
-                    return Ended::Failed;
+                    return give_up(state, failure);
                 }
             }
             Taken::Idle => {
                 if let Err(failure) = state.when_idle() {
-                    storage_failed(&shared, failure);
-                    return Ended::Failed;
+                    return give_up(state, failure);
                 }
             }
             Taken::Closed => {
@@ -196,6 +193,18 @@ fn work(mut state: WriterState) -> Ended {
             }
         }
     }
+}
+
+/// Storage failed: this connection is not used again.
+fn give_up(state: WriterState, failure: StorageFailure) -> Ended {
+    let fatal = failure.reason.is_fatal();
+    storage_failed(&state.shared, failure);
+    if fatal {
+        // closing the last connection would checkpoint the log and delete it: after a failed sync nothing may be
+        // copied from memory as if it were on the disk, and the next start needs the log
+        std::mem::forget(state.conn);
+    }
+    Ended::Failed
 }
 
 /// Records the failure, gives up the reserve on a full disk, and tells the process when it must end.
