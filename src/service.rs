@@ -87,7 +87,8 @@ async fn supervised(
     if config.server.insecure && !config.server.listen.ip().is_loopback() && !tls {
         warn!(log, "passwords and data travel in the clear: server.insecure is set");
     }
-    let ground = Ground { clock: Arc::clone(&clock), log: log.clone(), level: telemetry.level(), registry, stopper: stopper.clone(), sources };
+    let ground =
+        Ground { clock: Arc::clone(&clock), log: log.clone(), level: telemetry.level(), registry, stopper: stopper.clone(), sources };
     let mut topology = Topology::start(config, ground, listener).await?;
     let switchboard = Arc::clone(&topology.switchboard);
     stopper.own_signals(async move || {
@@ -132,7 +133,9 @@ fn reasoned(reason: &Reason) -> Outcome {
 
 fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> Failure {
     let advice = match error.kind() {
-        std::io::ErrorKind::AddrInUse => "another program listens there; is a service running already? --listen or server.listen names another port",
+        std::io::ErrorKind::AddrInUse => {
+            "another program listens there; is a service running already? --listen or server.listen names another port"
+        }
         std::io::ErrorKind::PermissionDenied => "this user may not listen there; ports below 1024 need a privilege",
         _ => "--listen or server.listen names the address",
     };
@@ -152,6 +155,8 @@ pub(crate) fn greet(service: &Service) {
     say("an action that a person proposes needs a second person: that is what approver is for");
     say(&format!("\nthe service is at {url}; try"));
     say(&format!("  curl -s {url}/api/health"));
-    say(&format!("  curl -s -X POST {url}/api/auth/login -H 'Content-Type: application/json' -d '{{\"username\":\"admin\",\"password\":\"…\"}}'"));
+    say(&format!(
+        "  curl -s -X POST {url}/api/auth/login -H 'Content-Type: application/json' -d '{{\"username\":\"admin\",\"password\":\"…\"}}'"
+    ));
     say(&format!("  OPSPILOT_URL={url} OPSPILOT_TOKEN=<the token> opspilot feed"));
 }

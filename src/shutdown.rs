@@ -84,7 +84,9 @@ impl Stopper {
         match &reason {
             Reason::Signal(name) => info!(self.log, "stopping"; "signal" => *name),
             Reason::Done => info!(self.log, "stopping"),
-            Reason::GaveUp(exit) => error!(self.log, "stopping: a part that is needed cannot be kept running"; "actor" => exit.actor, "reason" => ?exit.reason),
+            Reason::GaveUp(exit) => {
+                error!(self.log, "stopping: a part that is needed cannot be kept running"; "actor" => exit.actor, "reason" => ?exit.reason)
+            }
             Reason::Storage(failure) => error!(self.log, "stopping: storage cannot be trusted"; "failure" => %failure),
             Reason::Server(why) => error!(self.log, "stopping: the HTTP server ended"; "reason" => why.as_str()),
         }

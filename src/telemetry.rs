@@ -158,7 +158,12 @@ impl Drain for Counting {
         let mut lost = 0;
         if unreported > 0 {
             let said = self.core.log(
-                &slog::record!(Level::Warning, "", &format_args!("lines of the log were dropped, because its queue was full"), b!("count" => unreported)),
+                &slog::record!(
+                    Level::Warning,
+                    "",
+                    &format_args!("lines of the log were dropped, because its queue was full"),
+                    b!("count" => unreported)
+                ),
                 &o!().into(),
             );
             lost += if said.is_err() { unreported } else { 0 };
@@ -379,7 +384,10 @@ mod tests {
     fn a_json_line_can_be_parsed_and_has_time_level_and_message() {
         let (text, _) = logged(LogFormat::Json, 16, LogLevel::Info, |log, _| warn!(log, "disk is full"; "free.bytes" => 12));
         let line: serde_json::Value = serde_json::from_str(&text).unwrap();
-        assert_eq!((line["level"].as_str(), line["msg"].as_str(), line["free.bytes"].as_i64()), (Some("warning"), Some("disk is full"), Some(12)));
+        assert_eq!(
+            (line["level"].as_str(), line["msg"].as_str(), line["free.bytes"].as_i64()),
+            (Some("warning"), Some("disk is full"), Some(12))
+        );
         assert!(line["ts"].as_str().unwrap().ends_with('Z'));
     }
 
@@ -431,9 +439,15 @@ mod tests {
         let path = dir.path().join("ops.log");
         let limit = ContentLimit::BytesSurpassed(2000);
         let rotating = FileRotate::new(&path, AppendCount::new(2), limit, Compression::None, None);
-        let sink = Sinks { stderr: formatted(LogFormat::Json, io::sink()), file: Some(formatted(LogFormat::Json, Lines { to: rotating, line: Vec::new() })) };
+        let sink = Sinks {
+            stderr: formatted(LogFormat::Json, io::sink()),
+            file: Some(formatted(LogFormat::Json, Lines { to: rotating, line: Vec::new() })),
+        };
         let (core, guard) = slog_async::AsyncCore::custom(sink).chan_size(4096).build_with_guard();
-        let log = Logger::root(Gate { level: Arc::new(AtomicU8::new(4)), inner: Counting { core, dropped: None, unreported: AtomicU64::new(0) } }, o!());
+        let log = Logger::root(
+            Gate { level: Arc::new(AtomicU8::new(4)), inner: Counting { core, dropped: None, unreported: AtomicU64::new(0) } },
+            o!(),
+        );
         for number in 0..200 {
             info!(log, "line"; "number" => number);
         }

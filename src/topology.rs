@@ -35,8 +35,8 @@ use crate::{
 
 pub use accounts::FirstPassword;
 pub(crate) use accounts::random_password;
-pub(crate) use control::Switchboard;
 use control::Panel;
+pub(crate) use control::Switchboard;
 use modules::Modules;
 
 /// The stages that alerts pass, in this order.
@@ -155,10 +155,25 @@ impl Topology {
 
         // edge
         let (stopping, told) = watch::channel(false);
-        let auth = auth::Auth::open(&config.ledger.dir, ledger.clone(), Arc::clone(&clock), auth::SessionPolicy::default(), auth::passwords::Cost::default())?;
+        let auth = auth::Auth::open(
+            &config.ledger.dir,
+            ledger.clone(),
+            Arc::clone(&clock),
+            auth::SessionPolicy::default(),
+            auth::passwords::Cost::default(),
+        )?;
         let settings = control::http_settings(&config);
         let tls = config.server.tls.as_ref().map(control::tls).transpose().map_err(TopologyError::Tls)?;
-        let switchboard = Arc::new(Switchboard::new(Arc::clone(&modules), health.clone(), ledger.clone(), config, sources, level, log.clone(), told.clone()));
+        let switchboard = Arc::new(Switchboard::new(
+            Arc::clone(&modules),
+            health.clone(),
+            ledger.clone(),
+            config,
+            sources,
+            level,
+            log.clone(),
+            told.clone(),
+        ));
         let state = http::AppState::new(http::Deps {
             ledger: ledger.clone(),
             clock,
@@ -221,7 +236,13 @@ impl Topology {
     }
 }
 
-fn ledger_options(config: &Config, clock: &SharedClock, log: &Logger, registry: &prometheus::Registry, stopper: &Stopper) -> opspilot_ledger::Options {
+fn ledger_options(
+    config: &Config,
+    clock: &SharedClock,
+    log: &Logger,
+    registry: &prometheus::Registry,
+    stopper: &Stopper,
+) -> opspilot_ledger::Options {
     const DAY: u64 = 86_400;
     let retention = config.ledger.retention;
     let defaults = opspilot_ledger::Options::new(&config.ledger.dir, Arc::clone(clock));

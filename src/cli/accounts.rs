@@ -227,7 +227,8 @@ impl User {
                 let mut table = Table::new(&["name", "role", "state", "groups", "since"]);
                 for user in &users {
                     let state = if user.get("disabled").and_then(Json::as_bool) == Some(true) { "disabled" } else { "active" };
-                    let groups: Vec<&str> = user.get("groups").and_then(Json::as_array).into_iter().flatten().filter_map(Json::as_str).collect();
+                    let groups: Vec<&str> =
+                        user.get("groups").and_then(Json::as_array).into_iter().flatten().filter_map(Json::as_str).collect();
                     let cells = [text(user, "username"), text(user, "role"), state, &groups.join(", "), &moment(text(user, "created_at"))];
                     table.row(cells.map(str::to_owned));
                 }
@@ -283,7 +284,9 @@ impl Key {
             }
             Key::List { data, server } => {
                 let keys = match way(&data, &server, false)? {
-                    Way::Directory(directory) => directory.0.read_blocking(|reader| reader.keys(None, None, MANY))?.iter().map(key_json).collect(),
+                    Way::Directory(directory) => {
+                        directory.0.read_blocking(|reader| reader.keys(None, None, MANY))?.iter().map(key_json).collect()
+                    }
                     Way::Service(api) => waiting(all(&api, "/api/api-keys"))?,
                 };
                 if server.json {
@@ -292,7 +295,14 @@ impl Key {
                 }
                 let mut table = Table::new(&["id", "owner", "role", "expires", "last used", "name"]);
                 for key in &keys {
-                    let cells = [text(key, "id"), text(key, "owner"), text(key, "role"), &moment(text(key, "expires_at")), &moment(text(key, "last_used_at")), text(key, "name")];
+                    let cells = [
+                        text(key, "id"),
+                        text(key, "owner"),
+                        text(key, "role"),
+                        &moment(text(key, "expires_at")),
+                        &moment(text(key, "last_used_at")),
+                        text(key, "name"),
+                    ];
                     table.row(cells.map(str::to_owned));
                 }
                 table.print();

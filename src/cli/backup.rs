@@ -3,10 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use opspilot_kernel::{
-    clock::SystemClock,
-    principal::Actor,
-};
+use opspilot_kernel::{clock::SystemClock, principal::Actor};
 use opspilot_ledger::Options;
 
 use super::{Data, Failure, Outcome, output::say};

@@ -90,7 +90,8 @@ impl Socket {
         loop {
             match self.stream.next().await {
                 Some(Ok(Message::Text(message))) => {
-                    return serde_json::from_str(message.as_str()).map_err(|error| Ended::Refused(format!("the feed sends no JSON: {error}")));
+                    return serde_json::from_str(message.as_str())
+                        .map_err(|error| Ended::Refused(format!("the feed sends no JSON: {error}")));
                 }
                 Some(Ok(Message::Close(Some(frame)))) => {
                     return Err(Ended::Lost(format!("closed by the service ({} {})", u16::from(frame.code), frame.reason)));

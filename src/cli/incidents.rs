@@ -194,7 +194,12 @@ fn show(incident: &Json, timeline: &Json) {
     let mut table = Table::new(&["  status", "seen", "severity", "title"]);
     for alert in list("alerts") {
         let seen = alert.get("occurrences").and_then(Json::as_u64).unwrap_or(0);
-        table.row([format!("  {}", text(&alert, "status")), format!("{seen}×"), text(&alert, "severity").to_owned(), text(&alert, "title").to_owned()]);
+        table.row([
+            format!("  {}", text(&alert, "status")),
+            format!("{seen}×"),
+            text(&alert, "severity").to_owned(),
+            text(&alert, "title").to_owned(),
+        ]);
     }
     table.print();
     say("\nevidence");

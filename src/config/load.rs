@@ -115,7 +115,12 @@ fn assembled(json: Json, catalogue: &Catalogue<'_>, walked: &Walked, findings: &
     Some(config)
 }
 
-fn section<T: DeserializeOwned + Default>(top: &mut Map<String, Json>, name: &str, walked: &Walked, findings: &mut Vec<Finding>) -> Option<T> {
+fn section<T: DeserializeOwned + Default>(
+    top: &mut Map<String, Json>,
+    name: &str,
+    walked: &Walked,
+    findings: &mut Vec<Finding>,
+) -> Option<T> {
     let Some(json) = top.remove(name) else { return Some(T::default()) };
     match serde_json::from_value(json) {
         Ok(section) => Some(section),

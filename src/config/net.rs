@@ -16,7 +16,9 @@ impl Network {
     /// Whether the address is in the network. `::ffff:10.0.0.7` is `10.0.0.7`.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {
-            (IpAddr::V4(own), IpAddr::V4(other)) => same_start(u128::from(own.to_bits()) << 96, u128::from(other.to_bits()) << 96, self.prefix),
+            (IpAddr::V4(own), IpAddr::V4(other)) => {
+                same_start(u128::from(own.to_bits()) << 96, u128::from(other.to_bits()) << 96, self.prefix)
+            }
             (IpAddr::V6(own), IpAddr::V6(other)) => same_start(own.to_bits(), other.to_bits(), self.prefix),
             _ => false,
         }

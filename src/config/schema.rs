@@ -18,8 +18,7 @@ pub fn document(catalogue: &Catalogue<'_>) -> Json {
     section::<Outbound>(&mut generator, &mut properties, "outbound");
     section::<Log>(&mut generator, &mut properties, "log");
     section::<Limits>(&mut generator, &mut properties, "limits");
-    let modules: Map<String, Json> =
-        catalogue.iter().map(|entry| (entry.id.as_str().to_owned(), module(entry, &mut generator))).collect();
+    let modules: Map<String, Json> = catalogue.iter().map(|entry| (entry.id.as_str().to_owned(), module(entry, &mut generator))).collect();
     properties.insert(
         "modules".to_owned(),
         json!({

@@ -218,10 +218,7 @@ modules:
   connector.syslog: {tcp: '127.0.0.1:1514'}
 ";
     let found = complaints(text, &[]);
-    assert_eq!(
-        found,
-        ["4:27 127.0.0.1:1514 (tcp) is taken already — modules.detector.regex.tcp listens there; choose another port"]
-    );
+    assert_eq!(found, ["4:27 127.0.0.1:1514 (tcp) is taken already — modules.detector.regex.tcp listens there; choose another port"]);
     assert!(loaded(&text.replace("connector.syslog: {", "connector.syslog: {enabled: false, "), &[]).is_ok());
     assert!(complaints("modules: {connector.syslog: {tcp: '127.0.0.1:3000'}}", &[])[0].contains("server.listen listens there"));
 }

@@ -58,8 +58,7 @@ impl Node {
 /// Reads one document. What can be read in spite of a finding is in the tree.
 pub(super) fn parse(text: &str, findings: &mut Vec<Finding>) -> Option<Node> {
     let options = granit_parser::options! { emit_comments: false };
-    let mut builder =
-        Builder { events: Parser::new_from_str_with_options(text, options), anchors: Vec::new(), nodes: 0, findings };
+    let mut builder = Builder { events: Parser::new_from_str_with_options(text, options), anchors: Vec::new(), nodes: 0, findings };
     builder.document()
 }
 
@@ -164,7 +163,8 @@ where
                 Some(first) => {
                     let before = first.place.to_string();
                     self.findings.push(
-                        Finding::new(key.place, format!("duplicate key `{text}`")).suggest(format!("it already stands at {before}; keep one")),
+                        Finding::new(key.place, format!("duplicate key `{text}`"))
+                            .suggest(format!("it already stands at {before}; keep one")),
                     );
                 }
                 None => fields.push(Field { key: text, place: key.place, node }),

@@ -12,8 +12,8 @@ use serde_json::{Map, Value as Json};
 use super::{
     report::{Finding, Place, escaped},
     shape::{
-        bounds, described, given, is_null_schema, listed, missing, shape_fits, short, tag_of, type_of, unknown_key, untyped,
-        with_example, words_of,
+        bounds, described, given, is_null_schema, listed, missing, shape_fits, short, tag_of, type_of, unknown_key, untyped, with_example,
+        words_of,
     },
     tree::{Field, Node, Value},
 };
@@ -214,7 +214,9 @@ impl<'s> Walker<'s> {
         }
         for name in schema.get("required").and_then(Json::as_array).into_iter().flatten().filter_map(Json::as_str) {
             if !fields.iter().any(|field| field.key == name) {
-                let misspelt = fields.iter().any(|field| properties.is_some_and(|p| !p.contains_key(&field.key)) && closest(&field.key, [name]).is_some());
+                let misspelt = fields
+                    .iter()
+                    .any(|field| properties.is_some_and(|p| !p.contains_key(&field.key)) && closest(&field.key, [name]).is_some());
                 if !misspelt {
                     out.findings.push(missing(name, properties, node, pointer));
                 }
@@ -253,7 +255,11 @@ impl<'s> Walker<'s> {
         for (key, least) in [("minLength", true), ("maxLength", false)] {
             let bound = schema.get(key).and_then(Json::as_u64).and_then(|bound| usize::try_from(bound).ok());
             if let Some(bound) = bound.filter(|bound| if least { length < *bound } else { length > *bound }) {
-                let what = if length == 0 { "empty".to_owned() } else { format!("{} {bound} characters", if least { "shorter than" } else { "longer than" }) };
+                let what = if length == 0 {
+                    "empty".to_owned()
+                } else {
+                    format!("{} {bound} characters", if least { "shorter than" } else { "longer than" })
+                };
                 return self.fail(Finding::at(node.place.clone(), pointer, what), schema, pointer, out);
             }
         }
@@ -299,7 +305,9 @@ impl<'s> Walker<'s> {
         let number = match (digits.parse::<i64>(), digits.parse::<u64>(), digits.parse::<f64>()) {
             (Ok(number), ..) => Json::from(number),
             (_, Ok(number), _) => Json::from(number),
-            (.., Ok(number)) if kind == "number" && number.is_finite() && digits.contains(|c: char| c.is_ascii_digit()) => Json::from(number),
+            (.., Ok(number)) if kind == "number" && number.is_finite() && digits.contains(|c: char| c.is_ascii_digit()) => {
+                Json::from(number)
+            }
             _ => return self.wrong(schema, node, pointer, name, out),
         };
         let value = number.as_f64().unwrap_or_default();
@@ -367,7 +375,11 @@ impl<'s> Walker<'s> {
             Some("boolean") => Json::Bool(false),
             Some("integer" | "number") => {
                 let (least, most) = bounds(schema);
-                schema.get("minimum").or(schema.get("maximum")).cloned().unwrap_or_else(|| Json::from(if least.or(most).is_some() { 1 } else { 0 }))
+                schema
+                    .get("minimum")
+                    .or(schema.get("maximum"))
+                    .cloned()
+                    .unwrap_or_else(|| Json::from(if least.or(most).is_some() { 1 } else { 0 }))
             }
             _ => Json::Null,
         }
@@ -392,4 +404,3 @@ fn repeated_ids(items: &[Node], pointer: &str, out: &mut Walked) {
         }
     }
 }
-

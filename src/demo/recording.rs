@@ -99,7 +99,8 @@ mod tests {
         let events = all(Timestamp::from_millis(1_900_000_000_000));
         let sources: BTreeSet<&str> = events.iter().filter_map(|event| event["source"].as_str()).collect();
         assert_eq!(sources.into_iter().collect::<Vec<_>>(), ["checkout", "db", "gateway", "inventory", "payments"]);
-        let place = |needle: &str| events.iter().position(|event| event["message"].as_str().is_some_and(|text| text.contains(needle))).unwrap();
+        let place =
+            |needle: &str| events.iter().position(|event| event["message"].as_str().is_some_and(|text| text.contains(needle))).unwrap();
         let (herring, cause, effect) = (place("deploy: version"), place("No space left on device"), place("payment failed for order"));
         assert!(herring < cause && cause < effect + 20);
         assert!(events.iter().filter(|event| event.get("value").is_some()).count() > 300);

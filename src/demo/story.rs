@@ -1,9 +1,6 @@
 //! The story as a client sees it: play the recording, watch the feed, take the incident, see it end.
 
-use std::{
-    collections::BTreeMap,
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use opspilot_kernel::clock::SharedClock;
 use serde_json::{Value as Json, json};
@@ -39,7 +36,8 @@ impl Visitor {
         };
         let session = anonymous.post("/api/auth/login", &json!({ "username": name, "password": password })).await?;
         let token = session.get("token").and_then(Json::as_str).ok_or("the log-in gave no token")?;
-        let key = anonymous.with_token(token).post("/api/api-keys", &json!({ "name": "demo", "role": "operator", "expires_in_days": 1 })).await?;
+        let key =
+            anonymous.with_token(token).post("/api/api-keys", &json!({ "name": "demo", "role": "operator", "expires_in_days": 1 })).await?;
         let key = key.get("key").and_then(Json::as_str).ok_or("there was no API key in the answer")?.to_owned();
         Ok(Visitor { api: anonymous.with_token(&key), url, key })
     }

@@ -162,7 +162,9 @@ impl Control for Panel {
         let board = Arc::clone(&self.0);
         Box::pin(async move {
             if !board.modules.has(&module) && board.health.report().iter().any(|line| line.id.as_str() == module) {
-                return Err(ControlError::Conflict(format!("{module} belongs to the core of the service, which is restarted only as a whole")));
+                return Err(ControlError::Conflict(format!(
+                    "{module} belongs to the core of the service, which is restarted only as a whole"
+                )));
             }
             // a client that hangs up must not leave a module half switched
             let work = tokio::spawn(async move {
@@ -230,10 +232,13 @@ pub(super) fn http_settings(config: &Config) -> Settings {
 /// The certificate and its key, ready to serve.
 pub(super) fn tls(files: &Tls) -> Result<Arc<rustls::ServerConfig>, String> {
     use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
-    let open = |path: &std::path::Path| std::fs::File::open(path).map(BufReader::new).map_err(|error| format!("cannot read {}: {error}", path.display()));
+    let open = |path: &std::path::Path| {
+        std::fs::File::open(path).map(BufReader::new).map_err(|error| format!("cannot read {}: {error}", path.display()))
+    };
     let chain: Result<Vec<CertificateDer<'static>>, _> = CertificateDer::pem_reader_iter(open(&files.cert)?).collect();
     let chain = chain.map_err(|error| format!("{} holds no certificate: {error}", files.cert.display()))?;
-    let key = PrivateKeyDer::from_pem_reader(open(&files.key)?).map_err(|error| format!("{} holds no private key: {error}", files.key.display()))?;
+    let key = PrivateKeyDer::from_pem_reader(open(&files.key)?)
+        .map_err(|error| format!("{} holds no private key: {error}", files.key.display()))?;
     let config = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).map_err(|error| error.to_string())?;
     Ok(Arc::new(config))
 }

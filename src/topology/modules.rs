@@ -38,7 +38,12 @@ struct State {
 
 impl Modules {
     /// Nothing runs yet.
-    pub(super) fn new(ctx: ModuleContext, entries: Vec<&'static Entry>, stages: Stages, settings: BTreeMap<ModuleId, ModuleSettings>) -> Modules {
+    pub(super) fn new(
+        ctx: ModuleContext,
+        entries: Vec<&'static Entry>,
+        stages: Stages,
+        settings: BTreeMap<ModuleId, ModuleSettings>,
+    ) -> Modules {
         Modules { ctx, entries, stages, live: OnceLock::new(), state: Mutex::new(State { settings, running: BTreeMap::new() }) }
     }
 
@@ -129,7 +134,10 @@ impl Modules {
         }
         self.recorded(entry.id, to, by).await?;
         info!(self.ctx.log, "a module is switched"; "module" => entry.id.as_str(), "to" => ?to);
-        if to != Switch::Enable || !runs || self.ctx.health.status(entry.id).is_some_and(|status| status == opspilot_kernel::module::ModuleStatus::Failed) {
+        if to != Switch::Enable
+            || !runs
+            || self.ctx.health.status(entry.id).is_some_and(|status| status == opspilot_kernel::module::ModuleStatus::Failed)
+        {
             self.stop(&mut state, entry.id).await;
         }
         let enabled = to != Switch::Disable;
@@ -154,7 +162,11 @@ impl Modules {
     }
 
     /// The modules whose settings would change.
-    pub(super) async fn changed(&self, wanted: &BTreeMap<ModuleId, ModuleSettings>, before: &BTreeMap<ModuleId, ModuleSettings>) -> Vec<ModuleId> {
+    pub(super) async fn changed(
+        &self,
+        wanted: &BTreeMap<ModuleId, ModuleSettings>,
+        before: &BTreeMap<ModuleId, ModuleSettings>,
+    ) -> Vec<ModuleId> {
         // against the last configuration, not against what runs: what an admin switched stays until the file says otherwise
         wanted.iter().filter(|(id, settings)| before.get(id) != Some(settings)).map(|(id, _)| *id).collect()
     }
@@ -164,7 +176,9 @@ impl Modules {
         let mut state = self.state.lock().await;
         let mut done: Vec<(ModuleId, ModuleSettings)> = Vec::new();
         for id in ids {
-            let (Some(entry), Some(new), Some(old)) = (self.entry(id.as_str()), wanted.get(id), state.settings.get(id).cloned()) else { continue };
+            let (Some(entry), Some(new), Some(old)) = (self.entry(id.as_str()), wanted.get(id), state.settings.get(id).cloned()) else {
+                continue;
+            };
             done.push((*id, old.clone()));
             if let Err(why) = self.change(&mut state, entry, &old, new).await {
                 for (id, old) in done.into_iter().rev() {

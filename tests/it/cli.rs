@@ -89,7 +89,9 @@ async fn accounts_are_managed_on_a_directory_and_through_a_service_that_holds_it
     assert!(key.starts_with("opk_") && key.len() == 32, "{key:?}");
 
     let service = home.start().await;
-    let (status, answer) = service.call(reqwest::Method::POST, "/api/events", Some(&key), Some(serde_json::json!({ "source": "ci", "message": "built" }))).await;
+    let (status, answer) = service
+        .call(reqwest::Method::POST, "/api/events", Some(&key), Some(serde_json::json!({ "source": "ci", "message": "built" })))
+        .await;
     assert_eq!(status, 202, "{answer}");
     let held = offline(&["user", "list"], "");
     assert_eq!(held.status.code(), Some(1));

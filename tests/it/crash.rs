@@ -1,10 +1,6 @@
 //! `kill -9` at any moment: what was acknowledged is there, and the same alerts come out.
 
-use std::{
-    collections::BTreeSet,
-    io::Write,
-    time::Duration,
-};
+use std::{collections::BTreeSet, io::Write, time::Duration};
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde_json::json;
@@ -36,7 +32,8 @@ async fn a1_kill_9_loses_nothing_that_was_acknowledged() {
         let sender = tokio::spawn(async move {
             let mut number = first;
             loop {
-                let events: Vec<_> = (0..10).map(|offset| json!({ "source": "shop", "message": format!("line {}", number + offset) })).collect();
+                let events: Vec<_> =
+                    (0..10).map(|offset| json!({ "source": "shop", "message": format!("line {}", number + offset) })).collect();
                 match http.post(format!("{url}/api/events")).bearer_auth(&token).json(&events).send().await {
                     Ok(answer) if answer.status() == 202 => {
                         writeln!(file, "{number}").unwrap();
@@ -63,7 +60,8 @@ async fn a1_kill_9_loses_nothing_that_was_acknowledged() {
     assert_eq!(stored.len(), all, "nothing is stored twice");
     let stored: BTreeSet<String> = stored.into_iter().collect();
     let acknowledged: Vec<u64> = std::fs::read_to_string(&journal).unwrap_or_default().lines().map(|line| line.parse().unwrap()).collect();
-    let lost: Vec<u64> = acknowledged.iter().flat_map(|first| *first..*first + 10).filter(|number| !stored.contains(&format!("line {number}"))).collect();
+    let lost: Vec<u64> =
+        acknowledged.iter().flat_map(|first| *first..*first + 10).filter(|number| !stored.contains(&format!("line {number}"))).collect();
     println!("cycles {} acknowledged {} lost {} cut {under_way}", cycles(), acknowledged.len() * 10, lost.len());
     assert!(lost.is_empty(), "lost {lost:?}");
     service.stop().await;
@@ -71,7 +69,9 @@ async fn a1_kill_9_loses_nothing_that_was_acknowledged() {
 
 /// What the incidents say, without what depends on when the machine did it.
 async fn told(service: &crate::common::Service) -> BTreeSet<String> {
-    let describe = |incident: &serde_json::Value| format!("{} {} {} {} {}", incident["id"], incident["title"], incident["source"], incident["occurrences"], incident["status"]);
+    let describe = |incident: &serde_json::Value| {
+        format!("{} {} {} {} {}", incident["id"], incident["title"], incident["source"], incident["occurrences"], incident["status"])
+    };
     service.incidents().await.iter().map(describe).collect()
 }
 

@@ -17,7 +17,8 @@ async fn a10_a_second_process_on_the_directory_is_refused_and_the_first_does_not
     let mut second = home.spawn(&[]);
     let status = second.ended().await;
     assert_eq!(status.code(), Some(1));
-    until("the reason", async || second.log.lines().iter().any(|line| line.contains("data") && line.contains("process")).then_some(())).await;
+    until("the reason", async || second.log.lines().iter().any(|line| line.contains("data") && line.contains("process")).then_some(()))
+        .await;
     first.logs("checkout", &["payment failed for order 1"]).await;
     first.incident("order 1").await;
     first.stop().await;
@@ -36,7 +37,12 @@ async fn a13_sigterm_under_load_keeps_what_was_acknowledged_closes_sockets_and_e
             let mut acknowledged = Vec::new();
             for number in 0.. {
                 let line = format!("line {sender}-{number}");
-                let sent = http.post(format!("{url}/api/events")).bearer_auth(&token).json(&json!({ "source": "load", "message": line })).send().await;
+                let sent = http
+                    .post(format!("{url}/api/events"))
+                    .bearer_auth(&token)
+                    .json(&json!({ "source": "load", "message": line }))
+                    .send()
+                    .await;
                 match sent {
                     Ok(answer) if answer.status() == 202 => acknowledged.push(line),
                     _ => break,
@@ -74,7 +80,12 @@ async fn a_busy_port_and_a_bad_configuration_end_with_1_and_say_so() {
     assert!(!home.data().exists(), "nothing was started");
     let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = holder.local_addr().unwrap().to_string();
-    let output = crate::common::command().args(["serve", "--listen", &taken, "--data"]).arg(home.data()).current_dir(home.dir.path()).output().unwrap();
+    let output = crate::common::command()
+        .args(["serve", "--listen", &taken, "--data"])
+        .arg(home.data())
+        .current_dir(home.dir.path())
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("is a service running already?"));
     assert!(!home.data().exists());

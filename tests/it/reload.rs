@@ -27,7 +27,9 @@ async fn a_good_file_is_taken_and_changes_only_what_it_changes() {
 async fn e13_a_bad_file_changes_nothing_and_is_on_record() {
     let home = Home::new(RULES);
     let service = home.start().await;
-    home.configure(&RULES.replace("(?P<order>", "(?P<order").replace("cpu-high", "cpu-low").replace("severity: warning", "severity: wrning"));
+    home.configure(
+        &RULES.replace("(?P<order>", "(?P<order").replace("cpu-high", "cpu-low").replace("severity: warning", "severity: wrning"),
+    );
     let (status, answer) = service.post("/api/config/reload", json!({})).await;
     assert_eq!(status, 422, "{answer}");
     let errors = answer["errors"].as_array().unwrap();

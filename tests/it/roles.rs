@@ -11,7 +11,8 @@ async fn every_role_may_do_its_own_and_no_more() {
     let service = home.start().await;
     let mut tokens = Vec::new();
     for role in ["integrator", "viewer", "operator"] {
-        let (status, answer) = service.post("/api/users", json!({ "username": role, "role": role, "password": "a long enough password" })).await;
+        let (status, answer) =
+            service.post("/api/users", json!({ "username": role, "role": role, "password": "a long enough password" })).await;
         assert_eq!(status, 201, "{answer}");
         tokens.push(service.log_in(role, "a long enough password").await);
     }

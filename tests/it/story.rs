@@ -28,7 +28,10 @@ async fn a_signal_becomes_an_incident_that_the_feed_tells_and_the_api_knows() {
     assert_eq!(created["data"]["source"], "checkout");
     let id = created["data"]["id"].as_str().unwrap();
     let incident = service.get(&format!("/api/incidents/{id}")).await;
-    assert_eq!((&incident["status"], &incident["detected_by"], &incident["rule"]), (&json!("open"), &json!("detector.regex"), &json!("payment-failed")));
+    assert_eq!(
+        (&incident["status"], &incident["detected_by"], &incident["rule"]),
+        (&json!("open"), &json!("detector.regex"), &json!("payment-failed"))
+    );
     assert_eq!(incident["alerts"].as_array().unwrap().len(), 1);
     assert_eq!(incident["evidence"][0]["text"], "payment failed for order 4711");
 

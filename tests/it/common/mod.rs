@@ -199,7 +199,8 @@ impl Service {
     }
 
     pub async fn log_in(&self, user: &str, password: &str) -> String {
-        let answer = self.call(reqwest::Method::POST, "/api/auth/login", None, Some(json!({ "username": user, "password": password }))).await;
+        let answer =
+            self.call(reqwest::Method::POST, "/api/auth/login", None, Some(json!({ "username": user, "password": password }))).await;
         assert_eq!(answer.0, 200, "{}", answer.1);
         answer.1["token"].as_str().unwrap().to_owned()
     }
@@ -209,7 +210,13 @@ impl Service {
         self.try_call(method, path, token, body).await.unwrap()
     }
 
-    pub async fn try_call(&self, method: reqwest::Method, path: &str, token: Option<&str>, body: Option<Json>) -> Result<(u16, Json), reqwest::Error> {
+    pub async fn try_call(
+        &self,
+        method: reqwest::Method,
+        path: &str,
+        token: Option<&str>,
+        body: Option<Json>,
+    ) -> Result<(u16, Json), reqwest::Error> {
         let mut request = self.http.request(method, format!("{}{path}", self.url));
         if let Some(token) = token {
             request = if token.starts_with("opk_") { request.header("X-API-Key", token) } else { request.bearer_auth(token) };
