@@ -6,7 +6,7 @@
 //! with every role. A new endpoint is a handler in `http/<resource>.rs` with
 //! `#[utoipa::path]` and a [`guard::Guard`] first in its signature, and a line here.
 
-mod alerts;
+pub mod alerts;
 pub mod api_keys;
 pub mod audit;
 pub mod auth;
@@ -16,7 +16,7 @@ pub mod error;
 pub mod guard;
 pub mod health;
 pub mod idempotency;
-mod incidents;
+pub mod incidents;
 pub mod ingest;
 pub mod limits;
 pub mod live;
@@ -32,6 +32,7 @@ pub mod strict;
 #[cfg(test)]
 mod tests;
 pub mod tickets;
+mod unread;
 pub mod users;
 
 use actix_web::{

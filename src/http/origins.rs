@@ -10,11 +10,16 @@ use super::settings::Settings;
 /// compared by prefix or suffix, and `null` is never our own. Without an
 /// `Origin` the answer is no: every browser sends one where it matters.
 pub fn is_own(headers: &HeaderMap, settings: &Settings, tls: bool) -> bool {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    is_own_of(headers, host, settings, tls)
+}
+
+/// [`is_own`] of a request that was sent to `host`, which with HTTP/2 stands in no header.
+pub fn is_own_of(headers: &HeaderMap, host: Option<&str>, settings: &Settings, tls: bool) -> bool {
     let mut origins = headers.get_all(header::ORIGIN);
     let (Some(origin), None) = (origins.next(), origins.next()) else { return false };
     let Ok(origin) = origin.to_str() else { return false };
     let scheme = if tls { "https" } else { "http" };
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let own = host.is_some_and(|host| origin.split_once("://").is_some_and(|(s, h)| s == scheme && h.eq_ignore_ascii_case(host)));
     own || settings.allowed_origins.iter().any(|allowed| allowed == origin)
 }

@@ -85,7 +85,8 @@ pub fn serve(
     .tls_handshake_timeout(settings.head_timeout)
     .h1_allow_half_closed(false)
     .tcp_nodelay(true)
-    .on_connect(|connection, _| {
+    .on_connect(|connection, extensions| {
+        extensions.insert(shell::Closing::default());
         let socket = connection
             .downcast_ref::<TcpStream>()
             .or_else(|| connection.downcast_ref::<actix_tls::accept::rustls_0_23::TlsStream<TcpStream>>().map(|stream| stream.get_ref().0));

@@ -8,12 +8,12 @@ use std::{
     panic::AssertUnwindSafe,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
 use actix_web::{
-    Error, HttpMessage, HttpRequest, HttpResponse,
+    Error, HttpMessage, HttpRequest, HttpResponse, ResponseError,
     body::{BoxBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
     http::{
@@ -34,6 +34,7 @@ use super::{
     limits::{self, Class, Client, Origin, Standing},
     origins,
     state::AppState,
+    unread::Unread,
 };
 
 /// The longest request target.
@@ -78,8 +79,14 @@ impl RequestIds {
     }
 }
 
+/// Set when a connection's last answer was given. Requests that the client had sent already are not
+/// done any more: what was refused may have been read differently by a proxy before us, and what comes
+/// behind it may be somebody else's.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Closing(Arc<AtomicBool>);
+
 /// The middleware around everything.
-pub async fn shell<B: MessageBody + 'static>(request: ServiceRequest, next: Next<B>) -> Result<ServiceResponse<BoxBody>, Error> {
+pub async fn shell<B: MessageBody + 'static>(mut request: ServiceRequest, next: Next<B>) -> Result<ServiceResponse<BoxBody>, Error> {
     let Some(state) = request.app_data::<web::Data<AppState>>().cloned() else {
         return Err(ApiError::internal("the server was built without its state").into());
     };
@@ -87,32 +94,37 @@ pub async fn shell<B: MessageBody + 'static>(request: ServiceRequest, next: Next
     let id = state.request_ids.next();
     let docs = request.path().starts_with("/api/docs/");
     request.extensions_mut().insert(id.clone());
+    let unread = Unread::hold(&mut request);
+    let closing = request.conn_data::<Closing>().cloned();
     let mut passed = Passed::default();
     let mut answer = match enter(&state, &request, &mut passed).await {
         Err(error) => {
             let answer = error.render(&id.0);
-            note(&state, &id, &request, &error);
+            log_cause(&state, &id, request.path(), &error);
             request.into_response(answer)
         }
         Ok(()) => {
-            let head = request.request().clone();
+            // the router must be the request's only holder, so nothing of it is kept here but its path
+            let path = request.path().to_owned();
+            let broken = |error| Broken { error, id: id.clone(), standing: passed.standing, tls: passed.tls(), docs, unread: unread.clone() };
             match AssertUnwindSafe(next.call(request)).catch_unwind().await {
                 Ok(Ok(answer)) => finish(&state, &id, answer.map_into_boxed_body()),
-                Ok(Err(error)) => {
-                    let error_answer = problem_of(&state, &id, &head, &error);
-                    ServiceResponse::new(head, error_answer)
-                }
+                Ok(Err(error)) => return Err(broken(problem_of(&state, &id, &path, &error)).into()),
                 Err(_) => {
                     // the panic hook has logged where; the worker and everybody else go on
-                    let error = ApiError::internal("the handler panicked");
-                    slog::error!(state.log, "a handler panicked"; "request.id" => &*id.0, "path" => head.path());
-                    ServiceResponse::new(head, error.render(&id.0))
+                    slog::error!(state.log, "a handler panicked"; "request.id" => &*id.0, "path" => path);
+                    return Err(broken(ApiError::internal("the handler panicked")).into());
                 }
             }
         }
     };
-    let tls = passed.origin.is_some_and(|origin| origin.tls);
-    decorate(answer.headers_mut(), passed.standing, &id, tls, docs);
+    decorate(answer.headers_mut(), passed.standing, &id, passed.tls(), docs);
+    if let Some(unread) = unread {
+        unread.hand_to(answer.response_mut());
+    }
+    if let Some(closing) = closing.filter(|_| !answer.response().head().keep_alive()) {
+        closing.0.store(true, Ordering::Relaxed);
+    }
     refused(&state, &answer, &passed);
     state.metrics.answered(&answer, state.clock.elapsed().saturating_sub(started));
     Ok(answer)
@@ -127,7 +139,16 @@ struct Passed {
     presented: bool,
 }
 
+impl Passed {
+    fn tls(&self) -> bool {
+        self.origin.is_some_and(|origin| origin.tls)
+    }
+}
+
 async fn enter(state: &AppState, request: &ServiceRequest, passed: &mut Passed) -> Result<(), ApiError> {
+    if request.conn_data::<Closing>().is_some_and(|closing| closing.0.load(Ordering::Relaxed)) {
+        return Err(ApiError::new(ErrorKind::Malformed, "connection_closing", "this connection was closed by an answer before").and_close());
+    }
     check_head(request)?;
     let origin = limits::origin_of(request, &state.settings.trusted_proxies, state.settings.tls);
     passed.origin = Some(origin);
@@ -177,6 +198,10 @@ fn check_head(request: &ServiceRequest) -> Result<(), ApiError> {
         if request.version() < Version::HTTP_11 && request.headers().contains_key(header::TRANSFER_ENCODING) {
             return bad("bad_transfer_encoding", "HTTP/1.0 knows no transfer encoding");
         }
+    } else if let (Some(named), Some(host)) = (target.authority(), request.headers().get(header::HOST))
+        && named.as_str().as_bytes() != host.as_bytes()
+    {
+        return bad("bad_host", "a request names exactly one host");
     }
     Ok(())
 }
@@ -191,8 +216,10 @@ fn check_forgery(state: &AppState, request: &ServiceRequest, principal: Option<&
         return Ok(());
     }
     let headers = request.headers();
+    let host = request.uri().authority().map(|authority| authority.as_str()).or_else(|| headers.get(header::HOST)?.to_str().ok());
+    let own = origins::is_own_of(headers, host, &state.settings, tls);
     let foreign = || ApiError::new(ErrorKind::Forbidden, "foreign_origin", "a browser may send this only from this service's own page");
-    if class == Class::Login && headers.contains_key(header::ORIGIN) && !origins::is_own(headers, &state.settings, tls) {
+    if class == Class::Login && headers.contains_key(header::ORIGIN) && !own {
         return Err(foreign());
     }
     let Some(Principal { via: Via::Cookie(session), .. }) = principal else { return Ok(()) };
@@ -200,7 +227,7 @@ fn check_forgery(state: &AppState, request: &ServiceRequest, principal: Option<&
         // whoever logs in proves who they are anew
         return Ok(());
     }
-    if !origins::is_own(headers, &state.settings, tls) {
+    if !own {
         return Err(foreign());
     }
     let expected = state.auth.secrets().csrf_token(session);
@@ -216,28 +243,59 @@ fn check_forgery(state: &AppState, request: &ServiceRequest, principal: Option<&
 /// Gives errors that a handler returned their final form.
 fn finish(state: &AppState, id: &RequestId, answer: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
     let Some(error) = answer.response().error() else { return answer };
-    let problem = problem_of(state, id, answer.request(), error);
+    let answered = match error.as_error::<ApiError>() {
+        Some(error) => {
+            log_cause(state, id, answer.request().path(), error);
+            error.render(&id.0)
+        }
+        None => problem_of(state, id, answer.request().path(), error).render(&id.0),
+    };
     let (request, _) = answer.into_parts();
-    ServiceResponse::new(request, problem)
+    ServiceResponse::new(request, answered)
 }
 
-fn problem_of(state: &AppState, id: &RequestId, request: &HttpRequest, error: &Error) -> HttpResponse {
-    if let Some(error) = error.as_error::<ApiError>() {
-        log_cause(state, id, request.path(), error);
-        return error.render(&id.0);
-    }
+/// What somebody else's error is in our words.
+fn problem_of(state: &AppState, id: &RequestId, path: &str, error: &Error) -> ApiError {
     let status = error.as_response_error().status_code();
     let problem = if status.is_server_error() {
         ApiError::internal(error)
     } else {
         ApiError::with_status(status, "malformed", "the request is not understood")
     };
-    log_cause(state, id, request.path(), &problem);
-    problem.render(&id.0)
+    log_cause(state, id, path, &problem);
+    problem
 }
 
-fn note(state: &AppState, id: &RequestId, request: &ServiceRequest, error: &ApiError) {
-    log_cause(state, id, request.path(), error);
+/// An answer to a request that is gone.
+#[derive(Debug)]
+struct Broken {
+    error: ApiError,
+    id: RequestId,
+    standing: Option<Standing>,
+    tls: bool,
+    docs: bool,
+    unread: Option<Unread>,
+}
+
+impl std::fmt::Display for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl ResponseError for Broken {
+    fn status_code(&self) -> StatusCode {
+        self.error.status_code()
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let mut answer = self.error.render(&self.id.0);
+        decorate(answer.headers_mut(), self.standing, &self.id, self.tls, self.docs);
+        if let Some(unread) = &self.unread {
+            unread.hand_to(&mut answer);
+        }
+        answer
+    }
 }
 
 fn log_cause(state: &AppState, id: &RequestId, path: &str, error: &ApiError) {

@@ -139,15 +139,17 @@ pub(super) fn explain(text: &str) -> (&'static str, String) {
     let text = text.split(" at line ").next().unwrap_or(text);
     let mut quoted = text.split('`').skip(1).step_by(2);
     if text.starts_with("unknown field") || text.starts_with("unknown variant") {
-        let what = if text.starts_with("unknown field") { "unknown_field" } else { "unknown_value" };
+        let field = text.starts_with("unknown field");
         let named = quoted.next().unwrap_or_default();
         let known: Vec<&str> = quoted.collect();
+        // a value may be a secret in the wrong place; the name of a field is repeated, a value never
+        let what = if field { format!("{:?} is not known here", shortened(named)) } else { "this value is not known here".to_owned() };
         let detail = match opspilot_kernel::config::closest(named, known.iter().copied()) {
-            Some(meant) => format!("{:?} is not known here; did you mean {meant:?}?", shortened(named)),
-            None if known.is_empty() => format!("{:?} is not known here", shortened(named)),
-            None => format!("{:?} is not known here; known are {}", shortened(named), known.join(", ")),
+            Some(meant) => format!("{what}; did you mean {meant:?}?"),
+            None if known.is_empty() => what,
+            None => format!("{what}; known are {}", known.join(", ")),
         };
-        (what, detail)
+        (if field { "unknown_field" } else { "unknown_value" }, detail)
     } else if text.starts_with("missing field") {
         ("required", format!("{} is required", quoted.next().unwrap_or_default()))
     } else if text.starts_with("invalid type") || text.starts_with("invalid value") {

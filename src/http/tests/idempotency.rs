@@ -71,7 +71,7 @@ async fn t16_a_repeat_meanwhile_is_told_that_the_first_is_under_way() {
     // the writer is held, so that the first request is surely under way
     let (gate, wait) = std::sync::mpsc::channel::<()>();
     let blocker = api.state.ledger.write(opspilot_ledger::Priority::Control, move |_| {
-        drop(wait.recv());
+        wait.recv().ok();
         Ok(())
     });
     let blocker = actix_web::rt::spawn(blocker);
