@@ -98,7 +98,7 @@ const SPANS: &[(&str, u64)] = &[("d", 86_400_000), ("h", 3_600_000), ("m", 60_00
 const SIZES: &[(&str, u64)] = &[("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
 fn written(value: u64, units: &[(&str, u64)]) -> String {
-    let best = units.iter().find(|(_, scale)| value != 0 && value % scale == 0).or(units.last());
+    let best = units.iter().find(|(_, scale)| value != 0 && value.is_multiple_of(*scale)).or(units.last());
     best.map_or_else(|| value.to_string(), |(unit, scale)| format!("{}{unit}", value / scale))
 }
 
