@@ -271,6 +271,10 @@ impl Health {
     pub(crate) fn child(&self, id: &'static str, core: bool) {
         let mut state = self.inner.state.lock();
         let previous = state.children.get(id).map_or(0, |child| child.restarts);
+        // a counter that is there from the start shows its first increase
+        for cause in Cause::ALL {
+            self.inner.metrics.restarts.with_label_values(&[module_of(id), cause.as_str()]);
+        }
         let child = Child {
             phase: Phase::Starting,
             core,
