@@ -86,7 +86,9 @@ pub(crate) async fn follow(deps: Arc<Deps>, lease: Lease, status: Status, mut dr
             tokio::task::yield_now().await;
             continue;
         }
-        hints.update(engine.folders());
+        if hints.update(engine.folders()) {
+            continue;
+        }
         tokio::time::sleep(PAUSE).await;
         tokio::select! {
             () = tokio::time::sleep(engine.next_due()) => {}

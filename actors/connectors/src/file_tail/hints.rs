@@ -27,19 +27,22 @@ impl Hints {
         Hints { watcher, watched: BTreeSet::new(), changed }
     }
 
-    /// Watches these folders and no others. One that cannot be watched is tried again at the next call.
-    pub(crate) fn update(&mut self, folders: BTreeSet<PathBuf>) {
-        let Some(watcher) = &mut self.watcher else { return };
+    /// Watches these folders and no others. One that cannot be watched is tried again at the next call. `true` if there
+    /// are new ones among them: what happened in those before now was not noticed.
+    pub(crate) fn update(&mut self, folders: BTreeSet<PathBuf>) -> bool {
+        let Some(watcher) = &mut self.watcher else { return false };
         for gone in self.watched.difference(&folders) {
             // It may have been deleted, which ends the watch by itself.
             drop(watcher.unwatch(gone));
         }
         self.watched.retain(|folder| folders.contains(folder));
+        let kept = self.watched.len();
         for folder in folders {
             if !self.watched.contains(&folder) && watcher.watch(&folder, RecursiveMode::NonRecursive).is_ok() {
                 self.watched.insert(folder);
             }
         }
+        self.watched.len() > kept
     }
 
     /// Returns when something changed since the last time.

@@ -22,10 +22,18 @@ pub(crate) struct Service {
 impl Service {
     /// Opens the ledger in `dir`; called inside an actix system.
     pub(crate) fn open(dir: &Path) -> Service {
+        Service::open_on(dir, None)
+    }
+
+    /// The same, on the SQLite file system of this name.
+    pub(crate) fn open_on(dir: &Path, vfs: Option<&str>) -> Service {
         let clock = SystemClock::shared();
         let log = slog::Logger::root(slog::Discard, slog::o!());
         let registry = Registry::new();
-        let ledger = Ledger::open(Options::new(dir, Arc::clone(&clock))).unwrap();
+        let mut options = Options::new(dir, Arc::clone(&clock));
+        options.vfs = vfs.map(str::to_owned);
+        options.limits.probe_every = Duration::from_millis(20);
+        let ledger = Ledger::open(options).unwrap();
         let queue = IntGaugeVec::new(Opts::new("opspilot_queue_depth", "Work that waits."), &["queue"]).unwrap();
         let health = Health::new(Arc::clone(&clock), HealthMetrics::register(&registry, queue).unwrap());
         let supervisor = Supervisor::new(SupervisorOptions {
