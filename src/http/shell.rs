@@ -106,7 +106,8 @@ pub async fn shell<B: MessageBody + 'static>(mut request: ServiceRequest, next: 
         Ok(()) => {
             // the router must be the request's only holder, so nothing of it is kept here but its path
             let path = request.path().to_owned();
-            let broken = |error| Broken { error, id: id.clone(), standing: passed.standing, tls: passed.tls(), docs, unread: unread.clone() };
+            let broken =
+                |error| Broken { error, id: id.clone(), standing: passed.standing, tls: passed.tls(), docs, unread: unread.clone() };
             match AssertUnwindSafe(next.call(request)).catch_unwind().await {
                 Ok(Ok(answer)) => finish(&state, &id, answer.map_into_boxed_body()),
                 Ok(Err(error)) => return Err(broken(problem_of(&state, &id, &path, &error)).into()),
@@ -120,7 +121,8 @@ pub async fn shell<B: MessageBody + 'static>(mut request: ServiceRequest, next: 
     };
     decorate(answer.headers_mut(), passed.standing, &id, passed.tls(), docs);
     if let Some(unread) = unread {
-        unread.hand_to(answer.response_mut());
+        let (head, response) = answer.into_parts();
+        answer = ServiceResponse::new(head, unread.hand_to(response));
     }
     if let Some(closing) = closing.filter(|_| !answer.response().head().keep_alive()) {
         closing.0.store(true, Ordering::Relaxed);
@@ -211,7 +213,13 @@ fn has_credential(headers: &HeaderMap) -> bool {
 }
 
 /// A browser sends a cookie along with what any page asks of it; what changes something must show that our page asked.
-fn check_forgery(state: &AppState, request: &ServiceRequest, principal: Option<&Principal>, tls: bool, class: Class) -> Result<(), ApiError> {
+fn check_forgery(
+    state: &AppState,
+    request: &ServiceRequest,
+    principal: Option<&Principal>,
+    tls: bool,
+    class: Class,
+) -> Result<(), ApiError> {
     if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
         return Ok(());
     }
@@ -291,10 +299,10 @@ impl ResponseError for Broken {
     fn error_response(&self) -> HttpResponse {
         let mut answer = self.error.render(&self.id.0);
         decorate(answer.headers_mut(), self.standing, &self.id, self.tls, self.docs);
-        if let Some(unread) = &self.unread {
-            unread.hand_to(&mut answer);
+        match self.unread.clone() {
+            Some(unread) => unread.hand_to(answer),
+            None => answer,
         }
-        answer
     }
 }
 

@@ -15,6 +15,7 @@ use std::{
 
 use actix_web::{
     HttpMessage as _, HttpResponse,
+    body::{BodySize, BoxBody, MessageBody},
     dev::{Payload, ServiceRequest},
     error::PayloadError,
     http::{Version, header},
@@ -58,11 +59,32 @@ impl Unread {
         Some(unread)
     }
 
-    /// Keeps an unfinished body until the answer goes out, so that the connection is closed behind it.
-    pub(super) fn hand_to(&self, answer: &mut HttpResponse) {
-        if !self.0.ended.get() {
-            answer.extensions_mut().insert(self.clone());
+    /// Keeps an unfinished body until the answer has gone out, so that the connection is closed behind it.
+    pub(super) fn hand_to(self, mut answer: HttpResponse) -> HttpResponse {
+        if self.0.ended.get() {
+            return answer;
         }
+        // an answer without a body is looked at with its head, any other with its body
+        answer.extensions_mut().insert(self.clone());
+        answer.map_body(|_, body| BoxBody::new(Holding { body, _unread: self }))
+    }
+}
+
+/// The answer's body, which keeps the request's.
+struct Holding {
+    body: BoxBody,
+    _unread: Unread,
+}
+
+impl MessageBody for Holding {
+    type Error = Box<dyn std::error::Error>;
+
+    fn size(&self) -> BodySize {
+        self.body.size()
+    }
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        Pin::new(&mut self.body).poll_next(context)
     }
 }
 

@@ -52,7 +52,8 @@ async fn h1_hostile_json_gets_a_4xx_that_says_what() {
         let got = send(api.request(As::Token(&root), "post", "/api/users").header("content-type", kind).body("{}")).await;
         assert_eq!(got.status, 415, "{kind}");
     }
-    let zipped = api.request(As::Token(&root), "post", "/api/users").header("content-type", "application/json").header("content-encoding", "gzip");
+    let zipped =
+        api.request(As::Token(&root), "post", "/api/users").header("content-type", "application/json").header("content-encoding", "gzip");
     send(zipped.body("{}")).await.expect(415);
     api.get(As::Token(&root), "/api/users").await.expect(200);
     api.stop().await;
@@ -63,7 +64,9 @@ async fn h1_hostile_json_gets_a_4xx_that_says_what() {
 async fn h3_ambiguous_heads_are_refused_and_the_connection_closed() {
     let api = Api::start().await;
     let smuggled = "GET /api/livez?smuggled HTTP/1.1\r\nHost: x\r\n\r\n";
-    let post = |headers: &str, body: &str| format!("POST /api/auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{headers}\r\n{body}{smuggled}");
+    let post = |headers: &str, body: &str| {
+        format!("POST /api/auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{headers}\r\n{body}{smuggled}")
+    };
     let get = |head: &str| format!("{head}{smuggled}");
     let long = "a".repeat(64 << 10);
     let mut cases: Vec<(&str, Vec<u8>)> = vec![
@@ -84,7 +87,7 @@ async fn h3_ambiguous_heads_are_refused_and_the_connection_closed() {
         ("NUL in a header", post("X-A: a\0b\r\nContent-Length: 0\r\n", "").into_bytes()),
         ("bad chunk size", post("Transfer-Encoding: chunked\r\n", "zz\r\n\r\n").into_bytes()),
         ("chunk size overflow", post("Transfer-Encoding: chunked\r\n", "ffffffffffffffffff\r\n\r\n").into_bytes()),
-        ("huge chunk extension", post("Transfer-Encoding: chunked\r\n", &format!("1;{long}\r\na\r\n0\r\n\r\n")).into_bytes()),
+        ("endless chunk extension", post("Transfer-Encoding: chunked\r\n", &format!("1;{}", "a".repeat(2 << 20))).into_bytes()),
         ("HTTP/0.9", get("GET /api/livez\r\n").into_bytes()),
         ("HTTP/2.0 by hand", get("GET /api/livez HTTP/2.0\r\nHost: x\r\n\r\n").into_bytes()),
         ("absolute form", get("GET http://evil/api/livez HTTP/1.1\r\nHost: x\r\n\r\n").into_bytes()),
@@ -155,7 +158,8 @@ async fn s8_a_body_too_large_is_refused_before_it_is_sent() {
     let raw = api.raw(head.as_bytes(), PATIENCE).await;
     assert_eq!((raw.status(), raw.closed), (Some(413), true), "{}", raw.text);
     // without a length it is cut where the limit is
-    let mut endless = b"POST /api/auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+    let mut endless =
+        b"POST /api/auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
     for _ in 0..40 {
         endless.extend_from_slice(format!("{:x}\r\n{}\r\n", 64 << 10, "x".repeat(64 << 10)).as_bytes());
     }
@@ -182,7 +186,10 @@ async fn s8_connections_beyond_the_cap_wait_and_are_served_when_there_is_room() 
 #[actix_web::test]
 async fn a_panic_in_a_handler_is_an_answer_and_nothing_more() {
     let api = Api::with(roomy(), |config| {
-        config.route("/api/test/panic", web::get().to(|| async { if std::hint::black_box(true) { panic!("injected") } else { HttpResponse::Ok() } }));
+        config.route(
+            "/api/test/panic",
+            web::get().to(|| async { if std::hint::black_box(true) { panic!("injected") } else { HttpResponse::Ok() } }),
+        );
     })
     .await;
     for _ in 0..5 {
