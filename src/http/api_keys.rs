@@ -4,12 +4,7 @@ use std::time::Duration;
 
 use actix_web::{HttpResponse, http::StatusCode, web};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use opspilot_kernel::{
-    error::ErrorKind,
-    ids::ApiKeyId,
-    principal::Role,
-    time::Timestamp,
-};
+use opspilot_kernel::{error::ErrorKind, ids::ApiKeyId, principal::Role, time::Timestamp};
 use opspilot_ledger::{KeyRecord, NewKey, Priority, may_have_key};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -123,7 +118,12 @@ pub struct Created {
     (status = 403, description = "A key cannot do more than its owner", body = ProblemBody),
     (status = 422, description = "Not acceptable", body = ProblemBody),
 ))]
-pub async fn create(caller: Guard<Operator>, idempotency: IdempotencyKey, body: Body<Create>, state: web::Data<AppState>) -> ApiResult<HttpResponse> {
+pub async fn create(
+    caller: Guard<Operator>,
+    idempotency: IdempotencyKey,
+    body: Body<Create>,
+    state: web::Data<AppState>,
+) -> ApiResult<HttpResponse> {
     let Create { name, role, expires_in_days } = body.value;
     if name.trim().is_empty() || name.chars().count() > 128 || name.chars().any(char::is_control) {
         return Err(ApiError::invalid("/name", "bad_name", "a name has 1 to 128 characters"));
@@ -170,9 +170,6 @@ fn key_of(state: &AppState, nonce: &[u8; 32]) -> String {
 pub async fn revoke(caller: Guard<Operator>, id: web::Path<String>, state: web::Data<AppState>) -> ApiResult<HttpResponse> {
     let owner = (caller.role != Role::Admin).then(|| caller.user.clone());
     let (ledger, actor, id) = (state.ledger.clone(), caller.actor(), ApiKeyId::given(id.into_inner()));
-    state
-        .auth
-        .settle(async move { ledger.write(Priority::Control, move |tx| tx.key_revoke(&actor, &id, owner.as_deref())).await })
-        .await?;
+    state.auth.settle(async move { ledger.write(Priority::Control, move |tx| tx.key_revoke(&actor, &id, owner.as_deref())).await }).await?;
     Ok(HttpResponse::NoContent().finish())
 }

@@ -73,7 +73,11 @@ fn is_json(request: &HttpRequest) -> bool {
 
 async fn read_json(request: &HttpRequest, payload: &mut Payload) -> ApiResult<Bytes> {
     if request.headers().contains_key(header::CONTENT_ENCODING) {
-        return Err(ApiError::with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding", "send the body as it is, uncompressed"));
+        return Err(ApiError::with_status(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_encoding",
+            "send the body as it is, uncompressed",
+        ));
     }
     let body = read_bounded(request, payload, MAX_BODY).await?;
     if !body.is_empty() && !is_json(request) {

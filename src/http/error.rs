@@ -107,7 +107,8 @@ impl ApiError {
 
     /// 500; `cause` is logged and not returned.
     pub fn internal(cause: impl fmt::Display) -> ApiError {
-        let mut error = ApiError::new(ErrorKind::Internal, "internal", "something went wrong here; the log has more under this request's id");
+        let mut error =
+            ApiError::new(ErrorKind::Internal, "internal", "something went wrong here; the log has more under this request's id");
         error.cause = Some(cause.to_string());
         error
     }

@@ -176,7 +176,13 @@ impl RateLimiter {
 
         let used = if fits { used + cost } else { used };
         let remaining = u64::from(limit).saturating_sub(used);
-        let until_reset = if slot.now > 0 { 2 * width - into } else if slot.before > 0 { width - into } else { 0 };
+        let until_reset = if slot.now > 0 {
+            2 * width - into
+        } else if slot.before > 0 {
+            width - into
+        } else {
+            0
+        };
         let standing = Standing {
             limit,
             remaining: u32::try_from(remaining).unwrap_or(u32::MAX),

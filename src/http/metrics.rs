@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use actix_web::{HttpResponse, body::BoxBody, dev::ServiceResponse, web};
 use prometheus::{
-    Encoder as _, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder,
-    proto::MetricFamily,
+    Encoder as _, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder, proto::MetricFamily,
 };
 
 use super::{
@@ -80,7 +79,12 @@ fn process(families: &mut Vec<MetricFamily>) -> Result<(), prometheus::Error> {
         gauge(families, "process_resident_memory_bytes", "Resident memory.", float(stat.rss) * float(procfs::page_size()))?;
         gauge(families, "process_threads", "Threads.", float(u64::try_from(stat.num_threads).unwrap_or(0)))?;
         if let Ok(boot) = procfs::boot_time_secs() {
-            gauge(families, "process_start_time_seconds", "Start of the process, in seconds since 1970.", float(boot) + float(stat.starttime) / ticks)?;
+            gauge(
+                families,
+                "process_start_time_seconds",
+                "Start of the process, in seconds since 1970.",
+                float(boot) + float(stat.starttime) / ticks,
+            )?;
         }
     }
     if let Ok(open) = me.fd_count() {
@@ -102,8 +106,11 @@ async fn collect(state: &AppState) -> ApiResult<Vec<MetricFamily>> {
 
     process(&mut families).map_err(ApiError::internal)?;
     if !has("opspilot_module_up") {
-        let up = GaugeVec::new(Opts::new("opspilot_module_up", "Whether a module works (1), or is restarting, failed or disabled (0)."), &["module"])
-            .map_err(ApiError::internal)?;
+        let up = GaugeVec::new(
+            Opts::new("opspilot_module_up", "Whether a module works (1), or is restarting, failed or disabled (0)."),
+            &["module"],
+        )
+        .map_err(ApiError::internal)?;
         for module in state.control.modules() {
             use opspilot_kernel::module::ModuleStatus::{Degraded, Healthy};
             let value = if matches!(module.status, Healthy | Degraded) { 1.0 } else { 0.0 };
@@ -111,8 +118,13 @@ async fn collect(state: &AppState) -> ApiResult<Vec<MetricFamily>> {
         }
         families.extend(up.collect());
     }
-    gauge(&mut families, "opspilot_http_rate_limit_clients", "Clients whose requests are counted.", float(u64::try_from(state.limiter.clients()).unwrap_or(0)))
-        .map_err(ApiError::internal)?;
+    gauge(
+        &mut families,
+        "opspilot_http_rate_limit_clients",
+        "Clients whose requests are counted.",
+        float(u64::try_from(state.limiter.clients()).unwrap_or(0)),
+    )
+    .map_err(ApiError::internal)?;
     gauge(&mut families, "opspilot_approvals_pending", "Proposals that wait for people.", 0.0).map_err(ApiError::internal)?;
     families.sort_by(|a, b| a.name().cmp(b.name()));
     Ok(families)

@@ -178,4 +178,3 @@ fn operation_of<'a>(path: &'a mut utoipa::openapi::PathItem, method: &str) -> Op
         _ => None,
     }
 }
-

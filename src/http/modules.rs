@@ -31,21 +31,36 @@ async fn switch(caller: Guard<Admin>, id: web::Path<String>, to: Switch, state: 
 /// Stops a module and starts it again.
 #[utoipa::path(post, path = "/api/modules/{id}/restart", tag = "operations", params(("id" = String, Path, description = "`category.name`")),
     responses((status = 200, description = "The module as it now is", body = Value), (status = 404, description = "No such module")))]
-pub async fn restart(caller: Guard<Admin>, id: web::Path<String>, _body: OptionalBody<Nothing>, state: web::Data<AppState>) -> ApiResult<HttpResponse> {
+pub async fn restart(
+    caller: Guard<Admin>,
+    id: web::Path<String>,
+    _body: OptionalBody<Nothing>,
+    state: web::Data<AppState>,
+) -> ApiResult<HttpResponse> {
     switch(caller, id, Switch::Restart, state).await
 }
 
 /// Starts a module that is disabled or was given up.
 #[utoipa::path(post, path = "/api/modules/{id}/enable", tag = "operations", params(("id" = String, Path, description = "`category.name`")),
     responses((status = 200, description = "The module as it now is", body = Value), (status = 404, description = "No such module")))]
-pub async fn enable(caller: Guard<Admin>, id: web::Path<String>, _body: OptionalBody<Nothing>, state: web::Data<AppState>) -> ApiResult<HttpResponse> {
+pub async fn enable(
+    caller: Guard<Admin>,
+    id: web::Path<String>,
+    _body: OptionalBody<Nothing>,
+    state: web::Data<AppState>,
+) -> ApiResult<HttpResponse> {
     switch(caller, id, Switch::Enable, state).await
 }
 
 /// Stops a module until it is enabled again.
 #[utoipa::path(post, path = "/api/modules/{id}/disable", tag = "operations", params(("id" = String, Path, description = "`category.name`")),
     responses((status = 200, description = "The module as it now is", body = Value), (status = 404, description = "No such module")))]
-pub async fn disable(caller: Guard<Admin>, id: web::Path<String>, _body: OptionalBody<Nothing>, state: web::Data<AppState>) -> ApiResult<HttpResponse> {
+pub async fn disable(
+    caller: Guard<Admin>,
+    id: web::Path<String>,
+    _body: OptionalBody<Nothing>,
+    state: web::Data<AppState>,
+) -> ApiResult<HttpResponse> {
     switch(caller, id, Switch::Disable, state).await
 }
 

@@ -70,11 +70,7 @@ pub fn serve(
     let app_state = state;
     let server = HttpServer::new(move || {
         let more = more.clone();
-        App::new()
-            .app_data(app_state.clone())
-            .wrap(from_fn(shell::shell))
-            .configure(move |config| more(config))
-            .configure(configure)
+        App::new().app_data(app_state.clone()).wrap(from_fn(shell::shell)).configure(move |config| more(config)).configure(configure)
     })
     .workers(settings.workers.max(1))
     .max_connections(settings.connections.max(1))

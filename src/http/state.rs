@@ -3,21 +3,22 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use opspilot_kernel::{
-    clock::SharedClock,
-    config::Problem,
-    error::ErrorKind,
-    module::ModuleHealth,
-    principal::Actor,
-    time::Timestamp,
-};
+use opspilot_kernel::{clock::SharedClock, config::Problem, error::ErrorKind, module::ModuleHealth, principal::Actor, time::Timestamp};
 use opspilot_ledger::Ledger;
 use opspilot_runtime::Overall;
 use tokio::sync::watch;
 
 use super::{
-    auth::Auth, error::ApiError, idempotency::InFlight, ingest::{IN_FLIGHT, Intake}, live::Live, limits::RateLimiter, metrics::HttpMetrics, settings::Settings,
-    shell::RequestIds, tickets::Tickets,
+    auth::Auth,
+    error::ApiError,
+    idempotency::InFlight,
+    ingest::{IN_FLIGHT, Intake},
+    limits::RateLimiter,
+    live::Live,
+    metrics::HttpMetrics,
+    settings::Settings,
+    shell::RequestIds,
+    tickets::Tickets,
 };
 
 /// What the process lets the API see and do. `src/topology.rs` provides it.
@@ -74,7 +75,9 @@ impl From<ControlError> for ApiError {
         match error {
             ControlError::NoSuchModule(id) => ApiError::not_found(format!("module {id:?}")),
             ControlError::Conflict(why) => ApiError::new(ErrorKind::Conflict, "conflict", why),
-            ControlError::Config(problems) => ApiError::problems("bad_configuration", "the configuration is wrong; nothing changed", problems),
+            ControlError::Config(problems) => {
+                ApiError::problems("bad_configuration", "the configuration is wrong; nothing changed", problems)
+            }
             ControlError::Unavailable(why) => ApiError::new(ErrorKind::Unavailable, "unavailable", why),
             ControlError::Internal(why) => ApiError::internal(why),
         }

@@ -13,7 +13,13 @@ const LETTERS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmno
 
 fn letters(bytes: impl IntoIterator<Item = u8>, count: usize) -> String {
     // 248 is the largest multiple of 62 below 256: what lies above is skipped, so that no letter is likelier
-    bytes.into_iter().filter(|byte| *byte < 248).filter_map(|byte| LETTERS.get(usize::from(byte % 62))).take(count).map(|letter| char::from(*letter)).collect()
+    bytes
+        .into_iter()
+        .filter(|byte| *byte < 248)
+        .filter_map(|byte| LETTERS.get(usize::from(byte % 62)))
+        .take(count)
+        .map(|letter| char::from(*letter))
+        .collect()
 }
 
 /// An endless stream of bytes that follows from a seed.

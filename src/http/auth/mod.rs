@@ -11,21 +11,10 @@ pub(super) mod routes;
 pub mod secrets;
 pub mod throttle;
 
-use std::{
-    collections::HashMap,
-    future::Future,
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, future::Future, path::Path, sync::Arc, time::Duration};
 
 use actix_web::http::header::{self, HeaderMap};
-use opspilot_kernel::{
-    clock::SharedClock,
-    ids::SessionId,
-    principal::Role,
-    time::Timestamp,
-};
+use opspilot_kernel::{clock::SharedClock, ids::SessionId, principal::Role, time::Timestamp};
 use opspilot_ledger::{KeyOwner, Ledger, LedgerError, Priority, SessionRecord};
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
@@ -167,7 +156,10 @@ impl Auth {
 
     /// Carries out a change of accounts, sessions or keys to its end, even if the client
     /// hangs up meanwhile, and makes what is remembered of credentials worthless.
-    pub async fn settle<T: 'static, E: From<LedgerError> + 'static>(&self, change: impl Future<Output = Result<T, E>> + 'static) -> Result<T, E> {
+    pub async fn settle<T: 'static, E: From<LedgerError> + 'static>(
+        &self,
+        change: impl Future<Output = Result<T, E>> + 'static,
+    ) -> Result<T, E> {
         let auth = self.clone();
         let task = actix_web::rt::spawn(async move {
             let outcome = change.await;
@@ -205,12 +197,7 @@ impl Auth {
         let role = effective_role(key.role, owner.owner_role)?;
         alive.then(|| Known {
             version: 0,
-            principal: Arc::new(Principal {
-                user: key.owner.clone(),
-                role,
-                groups: owner.groups.clone(),
-                via: Via::Key(key.id.clone()),
-            }),
+            principal: Arc::new(Principal { user: key.owner.clone(), role, groups: owner.groups.clone(), via: Via::Key(key.id.clone()) }),
             ends: key.expires_at,
             seen,
             stored_seen: seen,
@@ -377,7 +364,11 @@ mod tests {
         assert_eq!(found(&[("x-api-key", "opk_x")]).as_deref(), Some("key opk_x"));
         assert_eq!(found(&[("cookie", "a=b; opspilot_session=abc")]).as_deref(), Some("cookie abc"));
         assert_eq!(found(&[("cookie", "__Host-opspilot_session=abc")]).as_deref(), Some("cookie abc"));
-        assert_eq!(found(&[("authorization", "Basic abc"), ("cookie", "opspilot_session=abc")]), None, "a header is never overruled by a cookie");
+        assert_eq!(
+            found(&[("authorization", "Basic abc"), ("cookie", "opspilot_session=abc")]),
+            None,
+            "a header is never overruled by a cookie"
+        );
         assert_eq!(found(&[("cookie", "opspilot_session_x=abc")]), None);
         assert_eq!(found(&[]), None);
     }

@@ -93,7 +93,13 @@ impl Passwords {
             "$argon2id$v=19$m={},t={},p={}$bm9ib2R5LW5vYm9keS1uYg$bm9ib2R5IG1hdGNoZXMgdGhpcyBub2JvZHkgbm9ibwA",
             cost.memory_kib, cost.passes, cost.lanes
         );
-        Passwords { cost, running: Arc::new(Semaphore::new(running)), queued: Arc::default(), most: running * (1 + WAITING), nobody: nobody.into() }
+        Passwords {
+            cost,
+            running: Arc::new(Semaphore::new(running)),
+            queued: Arc::default(),
+            most: running * (1 + WAITING),
+            nobody: nobody.into(),
+        }
     }
 
     async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> ApiResult<T> {

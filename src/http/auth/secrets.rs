@@ -238,8 +238,18 @@ mod tests {
         assert_eq!(theirs.verify(&token, at(150)), None, "another key");
         let parts: Vec<&str> = token.split('.').collect();
         let none = format!("{}.{}.", URL_SAFE_NO_PAD.encode(r#"{"alg":"none","typ":"JWT"}"#), parts[1]);
-        let hs256 = format!("{}.{}.{}", URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"HS256","typ":"{TYPE}","kid":"{}"}}"#, ours.kid)), parts[1], parts[2]);
-        let retyped = format!("{}.{}.{}", URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"EdDSA","typ":"JWT","kid":"{}"}}"#, ours.kid)), parts[1], parts[2]);
+        let hs256 = format!(
+            "{}.{}.{}",
+            URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"HS256","typ":"{TYPE}","kid":"{}"}}"#, ours.kid)),
+            parts[1],
+            parts[2]
+        );
+        let retyped = format!(
+            "{}.{}.{}",
+            URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"EdDSA","typ":"JWT","kid":"{}"}}"#, ours.kid)),
+            parts[1],
+            parts[2]
+        );
         for bad in ["", "a.b.c", none.as_str(), hs256.as_str(), retyped.as_str(), &token[..token.len() - 4], &"a".repeat(5000)] {
             assert_eq!(ours.verify(bad, at(150)), None, "{bad}");
         }

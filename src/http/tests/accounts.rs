@@ -106,7 +106,11 @@ async fn operators_make_see_and_revoke_their_own_keys_and_admins_all() {
     let api = Api::start().await;
     let root = api.someone("root", Role::Admin).await;
     let otto = api.someone("otto", Role::Operator).await;
-    let got = api.post(As::Token(&otto), "/api/api-keys", json!({ "name": "ci", "role": "integrator", "expires_in_days": 1 })).await.expect(201).body;
+    let got = api
+        .post(As::Token(&otto), "/api/api-keys", json!({ "name": "ci", "role": "integrator", "expires_in_days": 1 }))
+        .await
+        .expect(201)
+        .body;
     let (id, key) = (got["id"].as_str().unwrap(), got["key"].as_str().unwrap());
     assert!(key.starts_with("opk_") && key.len() == 32, "{key}");
     let all = api.key(&root, "admin").await;
@@ -124,7 +128,8 @@ async fn operators_make_see_and_revoke_their_own_keys_and_admins_all() {
     api.get(As::Key(key), "/api/health").await.expect(200);
     assert_eq!(send(api.request(As::Key(key), "post", "/api/events").json(&json!({}))).await.expect(401).code(), "unauthenticated");
 
-    let short = api.post(As::Token(&otto), "/api/api-keys", json!({ "name": "short", "role": "viewer", "expires_in_days": 1 })).await.expect(201);
+    let short =
+        api.post(As::Token(&otto), "/api/api-keys", json!({ "name": "short", "role": "viewer", "expires_in_days": 1 })).await.expect(201);
     let short = short.body["key"].as_str().unwrap().to_owned();
     api.get(As::Key(&short), "/api/auth/me").await.expect(200);
     api.clock.advance(Duration::from_secs(86_400));
@@ -141,7 +146,9 @@ async fn every_change_of_an_account_is_in_the_audit_log_with_who_did_it() {
     let api = Api::start().await;
     let root = api.someone("root", Role::Admin).await;
     api.post(As::Token(&root), "/api/users", json!({ "username": "ada", "role": "operator", "password": PASSWORD })).await.expect(201);
-    send(api.request(As::Token(&root), "patch", "/api/users/ada").json(&json!({ "role": "viewer", "password": "another long one" }))).await.expect(200);
+    send(api.request(As::Token(&root), "patch", "/api/users/ada").json(&json!({ "role": "viewer", "password": "another long one" })))
+        .await
+        .expect(200);
     let id = api.post(As::Token(&root), "/api/api-keys", json!({ "name": "k", "role": "viewer" })).await.expect(201).body["id"].clone();
     send(api.request(As::Token(&root), "delete", &format!("/api/api-keys/{}", id.as_str().unwrap()))).await.expect(204);
     let admins = api.get(As::Token(&root), "/api/audit?actor=user:root&limit=500").await.expect(200).body;

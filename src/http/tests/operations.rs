@@ -1,6 +1,9 @@
 //! Health, metrics, modules, reload, dead letters.
 
-use opspilot_kernel::{config::Problem, principal::{Actor, Role}};
+use opspilot_kernel::{
+    config::Problem,
+    principal::{Actor, Role},
+};
 use opspilot_ledger::Priority;
 use serde_json::json;
 
@@ -56,7 +59,11 @@ async fn promtool_accepts_the_metrics() {
         assert!(text.contains(name), "{name} is not in\n{text}");
     }
     api.stop().await;
-    let child = std::process::Command::new("promtool").args(["check", "metrics"]).stdin(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn();
+    let child = std::process::Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn();
     let Ok(mut child) = child else {
         println!("promtool is not installed; only the names were checked");
         return;
@@ -100,7 +107,10 @@ async fn a_dead_letter_is_seen_and_tried_again() {
         .unwrap();
     let list = api.get(As::Token(&otto), "/api/dead-letters").await.expect(200).body;
     let letter = &list["items"][0];
-    assert_eq!((letter["id"].as_str(), letter["module"].as_str(), letter["attempts"].as_u64()), (Some(id.as_str()), Some("detector.regex"), Some(3)));
+    assert_eq!(
+        (letter["id"].as_str(), letter["module"].as_str(), letter["attempts"].as_u64()),
+        (Some(id.as_str()), Some("detector.regex"), Some(3))
+    );
     let again = api.post(As::Token(&otto), &format!("/api/dead-letters/{id}/requeue"), json!({})).await.expect(202).body;
     assert!(again["requeued_at"].is_string());
     api.post(As::Token(&otto), "/api/dead-letters/dlq_none/requeue", json!({})).await.expect(404);

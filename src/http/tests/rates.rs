@@ -120,7 +120,11 @@ fn h4_forwarded_headers_count_only_from_a_trusted_proxy() {
     assert_eq!(of("9.9.9.9", &[], &["1.2.3.4"]), ("9.9.9.9".to_owned(), false));
     assert_eq!(of("9.9.9.9", &["10.0.0.0/8"], &["1.2.3.4"]), ("9.9.9.9".to_owned(), false));
     assert_eq!(of("10.0.0.1", &["10.0.0.0/8"], &["1.2.3.4"]), ("1.2.3.4".to_owned(), true));
-    assert_eq!(of("10.0.0.1", &["10.0.0.0/8"], &["6.6.6.6, 1.2.3.4, 10.0.0.2"]), ("1.2.3.4".to_owned(), true), "what the client wrote itself is left of it");
+    assert_eq!(
+        of("10.0.0.1", &["10.0.0.0/8"], &["6.6.6.6, 1.2.3.4, 10.0.0.2"]),
+        ("1.2.3.4".to_owned(), true),
+        "what the client wrote itself is left of it"
+    );
     assert_eq!(of("10.0.0.1", &["10.0.0.0/8"], &["6.6.6.6", "1.2.3.4"]), ("1.2.3.4".to_owned(), true));
     assert_eq!(of("10.0.0.1", &["10.0.0.0/8"], &["1.2.3.4, garbage"]), ("10.0.0.1".to_owned(), true));
     assert_eq!(of("10.0.0.1", &["10.0.0.0/8"], &[]), ("10.0.0.1".to_owned(), true));

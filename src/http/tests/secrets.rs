@@ -28,7 +28,11 @@ async fn p14_secrets_leave_no_trace_anywhere() {
     keep(api.get(As::Token("canary-token-5512"), "/api/users").await.expect(401));
     keep(api.get(As::Key("opk_canary5512"), "/api/users").await.expect(401));
     keep(api.get(As::Nobody, "/api/live?ticket=canary-ticket-8841").await);
-    let key = send(api.request(As::Token(&root), "post", "/api/api-keys").header("idempotency-key", "k").json(&json!({ "name": "x", "role": "viewer" })));
+    let key = send(
+        api.request(As::Token(&root), "post", "/api/api-keys")
+            .header("idempotency-key", "k")
+            .json(&json!({ "name": "x", "role": "viewer" })),
+    );
     let key = key.await.expect(201).body["key"].as_str().unwrap().to_owned();
     api.get(As::Key(&key), "/api/auth/me").await.expect(200);
     let ticket = api.post(As::Token(&root), "/api/auth/ws-ticket", json!({})).await.expect(200).body["ticket"].as_str().unwrap().to_owned();
@@ -48,9 +52,12 @@ async fn p14_secrets_leave_no_trace_anywhere() {
     }
     let stored = String::from_utf8_lossy(&stored);
     assert!(stored.contains("$argon2id$"), "the scan sees the database");
-    let secrets = [NEW, WRONG, SHORT, NAME, PASSWORD, &root, &key, &ticket, &seed, "canary-token-5512", "opk_canary5512", "canary-ticket-8841"];
+    let secrets =
+        [NEW, WRONG, SHORT, NAME, PASSWORD, &root, &key, &ticket, &seed, "canary-token-5512", "opk_canary5512", "canary-ticket-8841"];
     for secret in secrets {
-        for (place, text) in [("answers", answers.as_str()), ("audit", &audit), ("metrics", &metrics), ("log", &logged), ("database", &stored)] {
+        for (place, text) in
+            [("answers", answers.as_str()), ("audit", &audit), ("metrics", &metrics), ("log", &logged), ("database", &stored)]
+        {
             assert!(!text.contains(secret), "{secret:?} is in the {place}");
         }
     }

@@ -44,7 +44,8 @@ async fn sessions_survive_a_restart() {
     let session = api.state.auth.session_of(&token).unwrap();
     let dir = api.stop().await;
     assert_eq!(std::fs::read_to_string(dir.path().join("keys/session.key")).unwrap(), key);
-    let ledger = opspilot_ledger::Ledger::open(opspilot_ledger::Options::new(dir.path(), opspilot_kernel::clock::SystemClock::shared())).unwrap();
+    let ledger =
+        opspilot_ledger::Ledger::open(opspilot_ledger::Options::new(dir.path(), opspilot_kernel::clock::SystemClock::shared())).unwrap();
     let found = ledger.read(move |reader| reader.session(&session)).await.unwrap().expect("the row is there");
     assert_eq!(found.user, "ada");
     ledger.shut_down().await.unwrap();
@@ -62,7 +63,11 @@ async fn t13_the_cookie_is_for_the_server_alone_and_for_this_site_alone() {
     assert!(!cookie.contains("Domain") && !cookie.contains("Secure"), "{cookie}");
     send(api.request(As::Nobody, "get", "/api/auth/me").header("cookie", &pair)).await.expect(200);
     // a session is never taken over from before the log-in
-    let again = send(api.request(As::Nobody, "post", "/api/auth/login").header("cookie", &pair).json(&json!({ "username": "ada", "password": PASSWORD })));
+    let again = send(
+        api.request(As::Nobody, "post", "/api/auth/login")
+            .header("cookie", &pair)
+            .json(&json!({ "username": "ada", "password": PASSWORD })),
+    );
     assert_ne!(again.await.expect(200).header("set-cookie").split(';').next().unwrap(), pair);
     api.stop().await;
 }
@@ -91,7 +96,9 @@ async fn t13_no_unsafe_operation_can_be_forged_with_a_cookie() {
     let mut tried = 0;
     for operation in OPERATIONS.iter().filter(|operation| operation.method != "get" && operation.path != "/api/auth/login") {
         let path = operation.path.replace("{id}", "none").replace("{name}", "none");
-        let request = || api.request(As::Nobody, operation.method, &path).header("cookie", &pair).header("content-type", "application/json").body("{}");
+        let request = || {
+            api.request(As::Nobody, operation.method, &path).header("cookie", &pair).header("content-type", "application/json").body("{}")
+        };
         let forged = [
             (request(), "foreign_origin"),
             (request().header("origin", "https://evil.example").header("x-csrf-token", &csrf), "foreign_origin"),
@@ -108,7 +115,8 @@ async fn t13_no_unsafe_operation_can_be_forged_with_a_cookie() {
     }
     assert!(tried >= 7 * 9, "{tried}");
     // our own page can
-    let out = api.request(As::Nobody, "post", "/api/auth/logout").header("cookie", &pair).header("origin", &own).header("x-csrf-token", &csrf);
+    let out =
+        api.request(As::Nobody, "post", "/api/auth/logout").header("cookie", &pair).header("origin", &own).header("x-csrf-token", &csrf);
     send(out).await.expect(204);
     api.stop().await;
 }

@@ -32,7 +32,10 @@ use tokio::{
 
 use crate::http::{
     self, AppState, Deps, Server,
-    auth::{Auth, SessionPolicy, passwords::{self, Cost}},
+    auth::{
+        Auth, SessionPolicy,
+        passwords::{self, Cost},
+    },
     settings::{RateLimits, Settings},
     state::{Control, ControlError, Reloaded, Switch},
 };
@@ -242,7 +245,8 @@ impl Api {
         );
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let server = http::serve(state.clone(), listener, tls, more).unwrap();
-        let client = reqwest::Client::builder().tls_danger_accept_invalid_certs(true).redirect(reqwest::redirect::Policy::none()).build().unwrap();
+        let client =
+            reqwest::Client::builder().tls_danger_accept_invalid_certs(true).redirect(reqwest::redirect::Policy::none()).build().unwrap();
         Api { address: server.addresses[0], client, clock, control, state, log, dir, stopping, scheme, server }
     }
 
