@@ -86,16 +86,16 @@ impl Compiled {
         Fingerprint::of_pairs([("alertname", self.rule.id.as_str()), ("source", source)])
     }
 
-    fn face(&self, regex: Option<&regex::Regex>, signal: &SignalRef<'_>) -> Face {
+    fn face(&self, gate: &Gate, pattern: usize, signal: &SignalRef<'_>) -> Face {
         let wanted = self.title.iter().chain([&self.description]).any(|template| template.names().next().is_some());
-        let captures = regex.filter(|_| wanted).and_then(|regex| regex.captures(signal.message));
+        let captures = if wanted { gate.captures(pattern, signal.message) } else { None };
         let value = |name: &str, out: &mut String| {
             let captured = captures.as_ref().and_then(|captures| match name.parse::<usize>() {
-                Ok(number) => captures.get(number),
-                Err(_) => captures.name(name),
+                Ok(number) => captures.get_group(number),
+                Err(_) => captures.get_group_by_name(name),
             });
-            match captured {
-                Some(text) => out.push_str(text.as_str()),
+            match captured.and_then(|span| signal.message.get(span.range())) {
+                Some(text) => out.push_str(text),
                 None if name == "source" => out.push_str(signal.source),
                 None => {}
             }
@@ -207,7 +207,7 @@ impl Detector {
                         let text = cut(signal.message, LINE_BYTES).to_owned();
                         Some(Observation::Log { at: signal.at, source: signal.source.to_owned(), text })
                     };
-                    let face = || compiled.face(self.gate.regex(*pattern), signal);
+                    let face = || compiled.face(&self.gate, *pattern, signal);
                     self.episodes.observe(seen, compiled.terms, observation, face, out);
                 }
             }

@@ -8,6 +8,7 @@
 mod cap;
 mod config;
 mod detector;
+mod engine;
 mod gate;
 mod pattern;
 #[cfg(test)]

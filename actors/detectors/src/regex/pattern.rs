@@ -7,8 +7,6 @@ use regex_syntax::hir::{Class, Hir, HirKind};
 
 /// A compiled pattern may take this much; a bigger one is refused.
 pub(crate) const SIZE_LIMIT: usize = 1 << 20;
-/// What the lazily built automaton of one pattern may take at run time.
-const CACHE_LIMIT: usize = 256 << 10;
 /// A longer pattern is refused before it is even parsed.
 const TEXT_LIMIT: usize = 16 << 10;
 /// Literals shorter than this are in nearly every line and tell nothing.
@@ -59,11 +57,6 @@ impl Pattern {
     pub(crate) fn literals_of(text: &str) -> Vec<Vec<u8>> {
         Pattern::parse(text).map(|(pattern, _)| pattern.literals).unwrap_or_default()
     }
-}
-
-/// Compiles a pattern that has been checked.
-pub(crate) fn compile(text: &str) -> Option<regex::Regex> {
-    regex::RegexBuilder::new(text).size_limit(SIZE_LIMIT * 4).dfa_size_limit(CACHE_LIMIT).build().ok()
 }
 
 /// The parser's own words with a column, on one line.

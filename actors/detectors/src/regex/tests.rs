@@ -401,14 +401,14 @@ fn a_thousand_rules_agree_with_trying_every_one() {
         "ended",
     ];
     let mut matched = 0;
-    for _ in 0..400 {
+    for _ in 0..100 {
         let line: Vec<&str> = (0..=rng.below(6)).map(|_| words[usize::try_from(rng.below(26)).unwrap()]).collect();
         let line = line.join(" ");
         let expected: Vec<usize> = (0..naive.len()).filter(|number| naive[*number].is_match(&line)).collect();
         assert_eq!(gate.matches(&line), expected, "{line}");
         matched += expected.len();
     }
-    assert!(matched > 1000, "the lines do match: {matched}");
+    assert!(matched > 300, "the lines do match: {matched}");
 }
 
 #[test]
@@ -419,4 +419,25 @@ fn patterns_are_compiled_only_when_their_literal_comes_by() {
     assert_eq!(gate.compiled(), 0);
     assert_eq!(gate.matches("service77 failed with 5 errors"), [77]);
     assert_eq!(gate.compiled(), 1);
+}
+
+#[test]
+fn lines_beyond_ascii_match_and_capture_as_they_should() {
+    let rule = Rule { title: Some("$who from $1".to_owned()), ..Rule::new("login", r"(?i)login from (\S+)\b.* by (?<who>\w+)$") };
+    let steps = [
+        Step::log(0, "a", "LOGIN from 10.0.0.1 by Max"),
+        Step::log(0, "b", "login from köln by Ärger"),
+        Step::log(0, "c", "login from x by -"),
+    ];
+    let titles: Vec<String> = say(detector(vec![rule]), &steps).into_iter().map(|record| record.title).collect();
+    assert_eq!(titles, ["Max from 10.0.0.1", "Ärger from köln"]);
+}
+
+#[test]
+fn a_pattern_that_only_other_scripts_can_match_is_no_burden() {
+    let mut gate = Gate::new(vec!["größe (\\d+)".to_owned(), "(ä|x)yz".to_owned(), "[α-ω]{3}".to_owned(), "[а-я]+".to_owned()]);
+    assert_eq!(gate.matches("xyz größe 5"), [0, 1]);
+    assert_eq!(gate.matches("xyz grosse 5"), [1]);
+    assert_eq!(gate.matches("αβγ"), [2]);
+    assert_eq!(gate.matches("äyz да"), [1, 3]);
 }
