@@ -84,7 +84,8 @@ pub(crate) fn hold_writer(ledger: &Ledger) -> std::sync::mpsc::Sender<()> {
     let (entered, inside) = std::sync::mpsc::channel::<()>();
     drop(ledger.write(opspilot_ledger::Priority::Control, move |_| {
         entered.send(()).unwrap();
-        drop(held.recv().ok());
+        // an error means that the sender was dropped: let go as well
+        assert!(held.recv().is_ok() || held.try_recv().is_err());
         Ok::<(), LedgerError>(())
     }));
     inside.recv().unwrap();
