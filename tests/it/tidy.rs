@@ -58,6 +58,25 @@ fn crates_depend_only_downwards() {
 }
 
 #[test]
+fn every_module_is_in_its_categorys_list() {
+    let mut modules = 0;
+    for category in ["connectors", "detectors", "enrichers"] {
+        let source = root().join("actors").join(category).join("src");
+        let list = fs::read_to_string(source.join("lib.rs")).unwrap();
+        let list = list.split("MODULES").nth(1).unwrap_or_default().split(';').next().unwrap_or_default();
+        for folder in fs::read_dir(&source).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()) {
+            let name = folder.file_name().unwrap().to_str().unwrap();
+            let code = fs::read_to_string(folder.join("mod.rs")).unwrap_or_default();
+            if code.contains("const ENTRY") {
+                modules += 1;
+                assert!(list.contains(&format!("{name}::ENTRY")), "{name} is not in the MODULES of {category}");
+            }
+        }
+    }
+    assert!(modules >= 7, "found only {modules} modules");
+}
+
+#[test]
 fn files_stay_short_enough_to_read() {
     for (path, text) in shipped() {
         let lines = text.split("#[cfg(test)]\nmod ").next().unwrap().lines().count();
