@@ -242,7 +242,7 @@ mod tests {
         let request = TestRequest::post().to_http_request();
         let never = futures_util::stream::iter([Ok(Bytes::from_static(b"{"))])
             .chain(futures_util::stream::pending::<Result<Bytes, PayloadError>>());
-        let mut payload = Payload::Stream { payload: Box::pin(never) };
+        let mut payload = Payload::Stream { payload: never.boxed_local() };
         let started = tokio::time::Instant::now();
         let answer = read(&request, &mut payload, &mut intake.place()).await;
         assert_eq!(status(answer), Err((408, "timeout")));
@@ -253,7 +253,7 @@ mod tests {
     async fn a_length_beyond_the_bound_is_refused_unread() {
         let intake = Intake::new(ROOM, &Registry::new()).unwrap();
         let request = TestRequest::post().insert_header(("content-length", "8388609")).to_http_request();
-        let mut payload = Payload::Stream { payload: Box::pin(futures_util::stream::pending()) };
+        let mut payload = Payload::Stream { payload: futures_util::stream::pending().boxed_local() };
         assert_eq!(status(read(&request, &mut payload, &mut intake.place()).await), Err((413, "too_large")));
     }
 }

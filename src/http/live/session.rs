@@ -140,7 +140,7 @@ impl Session {
             heard = listen(&mut self.payload, &mut self.decoder) => self.hear(heard),
             woken = self.wakes.changed(), if listening => if woken.is_err() { self.close(Code::TryAgain, "the feed restarts") },
             _ = self.ends.changed() => {}
-            _ = self.stopping.changed() => {}
+            told = self.stopping.changed() => if told.is_err() { self.close(Code::GoingAway, "the service stops") },
             changed = self.accounts.changed() => if changed.is_ok() {
                 let spread = Duration::from_millis(rand::random_range(0..CHECK_SPREAD_MS));
                 self.check_at = self.check_at.min(Instant::now() + spread);

@@ -203,7 +203,7 @@ async fn a_body_in_pieces_beyond_the_bound_is_cut_off() {
         "POST /api/events HTTP/1.1\r\nHost: x\r\nX-API-Key: {key}\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
     );
     let chunk = [b"100000\r\n".to_vec(), vec![b' '; 1 << 20], b"\r\n".to_vec()].concat();
-    let raw = api.raw(&[head.into_bytes(), chunk.repeat(9)].concat(), Duration::from_secs(5)).await;
-    assert_eq!(raw.status().unwrap_or(413), 413, "{raw:?}");
-    assert!(raw.closed);
+    let raw = api.raw(&[head.into_bytes(), chunk.repeat(9)].concat(), Duration::from_secs(20)).await;
+    assert_eq!(raw.status(), Some(413), "{raw:?}");
+    assert!(raw.closed, "{raw:?}");
 }
