@@ -5,9 +5,10 @@
 mod accounts;
 mod authz;
 mod hostile;
+mod idempotency;
+mod incidents;
 mod ingest;
 mod live;
-mod idempotency;
 mod operations;
 mod rates;
 mod secrets;
