@@ -103,6 +103,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return if error.use_stderr() { ExitCode::from(1) } else { ExitCode::SUCCESS };
         }
     };
+    // reads FAILPOINTS; the points are there only in a build for the fault tests
+    #[cfg(feature = "failpoints")]
+    let _scenario = fail::FailScenario::setup();
     // fails only if it is installed already
     drop(rustls::crypto::ring::default_provider().install_default());
     match dispatch(cli.command) {

@@ -11,6 +11,8 @@ mod cli;
 mod common;
 mod crash;
 mod demo;
+#[cfg(feature = "failpoints")]
+mod faults;
 mod life;
 mod reload;
 mod roles;

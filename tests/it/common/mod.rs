@@ -80,6 +80,8 @@ impl Home {
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
+        // fails only if another test did it already
+        drop(rustls::crypto::ring::default_provider().install_default());
         let log = Log::default();
         let (lines, stderr) = (log.clone(), child.stderr.take().unwrap());
         std::thread::spawn(move || {
