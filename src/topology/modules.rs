@@ -59,7 +59,7 @@ impl Modules {
         for entry in self.entries.iter().filter(|entry| entry.id.category() == category) {
             let Some(settings) = state.settings.get(&entry.id).cloned() else { continue };
             if !settings.enabled {
-                self.ctx.health.disabled(entry.id, "switched off by the configuration");
+                self.switched_off(entry.id, "switched off by the configuration").await;
                 continue;
             }
             if let Err(why) = self.start(&mut state, entry, settings.config) {
@@ -111,6 +111,15 @@ impl Modules {
         }
     }
 
+    /// Shows a module as disabled, and lets retention pass the place where it stopped reading.
+    async fn switched_off(&self, id: ModuleId, why: &str) {
+        self.ctx.health.disabled(id, why);
+        let released = self.ctx.ledger.write(Priority::Control, move |tx| tx.unfollow(id.as_str())).await;
+        if let Err(error) = released {
+            error!(self.ctx.log, "retention still waits for a module that is switched off"; "module" => id.as_str(), "error" => %error);
+        }
+    }
+
     fn entry(&self, id: &str) -> Option<&'static Entry> {
         self.entries.iter().copied().find(|entry| entry.id.as_str() == id)
     }
@@ -145,7 +154,7 @@ impl Modules {
             own.enabled = enabled;
         }
         if !enabled {
-            self.ctx.health.disabled(entry.id, "switched off by an admin");
+            self.switched_off(entry.id, "switched off by an admin").await;
         } else if !state.running.contains_key(&entry.id) {
             self.start(&mut state, entry, settings.config).map_err(ControlError::Unavailable)?;
         }
@@ -197,7 +206,7 @@ impl Modules {
         state.settings.insert(entry.id, new.clone());
         if !new.enabled {
             self.stop(state, entry.id).await;
-            self.ctx.health.disabled(entry.id, "switched off by the configuration");
+            self.switched_off(entry.id, "switched off by the configuration").await;
             return Ok(());
         }
         if let Some(module) = state.running.get(&entry.id) {
