@@ -78,7 +78,7 @@ pub async fn list(caller: Guard<Operator>, query: Query<Wanted>, state: web::Dat
     let rows = state.ledger.read(move |reader| reader.keys(owner.as_deref(), after, i64::from(limit.0) + 1)).await?;
     let most = usize::try_from(limit.0).unwrap_or(usize::MAX);
     let more = rows.len() > most;
-    let last = rows.iter().take(most).last().map(|key| format!("{}.{}", key.created_at.millis(), key.id));
+    let last = rows.get(..most).unwrap_or(&rows).last().map(|key| format!("{}.{}", key.created_at.millis(), key.id));
     let items = rows.into_iter().take(most).map(Key::from).collect();
     Ok(HttpResponse::Ok().json(Page { items, next_cursor: last.filter(|_| more) }))
 }

@@ -51,7 +51,11 @@ pub struct ProblemBody {
 
 /// An answer that is an error.
 #[derive(Debug)]
-pub struct ApiError {
+pub struct ApiError(Box<Inner>);
+
+/// Boxed, so that a `Result` stays as small as what it holds when all is well.
+#[derive(Debug)]
+struct Inner {
     status: StatusCode,
     code: &'static str,
     detail: String,
@@ -91,7 +95,7 @@ impl ApiError {
             _ => None,
         };
         let close = matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::PAYLOAD_TOO_LARGE);
-        ApiError { status, code, detail: detail.into(), errors: Vec::new(), retry_after, close, allow: None, cause: None }
+        ApiError(Box::new(Inner { status, code, detail: detail.into(), errors: Vec::new(), retry_after, close, allow: None, cause: None }))
     }
 
     /// 422, for one field.
@@ -109,7 +113,7 @@ impl ApiError {
     pub fn internal(cause: impl fmt::Display) -> ApiError {
         let mut error =
             ApiError::new(ErrorKind::Internal, "internal", "something went wrong here; the log has more under this request's id");
-        error.cause = Some(cause.to_string());
+        error.0.cause = Some(cause.to_string());
         error
     }
 
@@ -127,72 +131,72 @@ impl ApiError {
     /// The same error, saying where.
     #[must_use]
     pub fn at(mut self, pointer: impl Into<String>, code: impl Into<String>, detail: impl Into<String>) -> ApiError {
-        self.errors.push(FieldError { pointer: pointer.into(), code: code.into(), detail: detail.into() });
+        self.0.errors.push(FieldError { pointer: pointer.into(), code: code.into(), detail: detail.into() });
         self
     }
 
     /// The same error, saying when to come back.
     #[must_use]
     pub fn retry_after(mut self, seconds: u64) -> ApiError {
-        self.retry_after = Some(seconds.max(1));
+        self.0.retry_after = Some(seconds.max(1));
         self
     }
 
     /// The same error, after which the connection is closed.
     #[must_use]
     pub fn and_close(mut self) -> ApiError {
-        self.close = true;
+        self.0.close = true;
         self
     }
 
     /// The same error, naming the methods that are there.
     #[must_use]
     pub fn allow(mut self, methods: impl Into<String>) -> ApiError {
-        self.allow = Some(methods.into());
+        self.0.allow = Some(methods.into());
         self
     }
 
     /// The same error with a cause that is logged and not returned.
     #[must_use]
     pub fn because(mut self, cause: impl fmt::Display) -> ApiError {
-        self.cause = Some(cause.to_string());
+        self.0.cause = Some(cause.to_string());
         self
     }
 
     /// What went wrong, for programs.
     pub fn code(&self) -> &'static str {
-        self.code
+        self.0.code
     }
 
     /// What to log: the cause if it is ours.
     pub fn cause(&self) -> Option<&str> {
-        self.cause.as_deref()
+        self.0.cause.as_deref()
     }
 
     /// The answer, naming the request it answers.
     pub fn render(&self, request_id: &str) -> HttpResponse {
-        let mut answer = HttpResponseBuilder::new(self.status);
+        let mut answer = HttpResponseBuilder::new(self.0.status);
         answer.insert_header((header::CONTENT_TYPE, "application/problem+json"));
-        if let Some(seconds) = self.retry_after {
+        if let Some(seconds) = self.0.retry_after {
             answer.insert_header((header::RETRY_AFTER, seconds.to_string()));
         }
-        if let Some(methods) = &self.allow {
+        if let Some(methods) = &self.0.allow {
             answer.insert_header((header::ALLOW, methods.as_str()));
         }
-        if self.status == StatusCode::UNAUTHORIZED {
+        if self.0.status == StatusCode::UNAUTHORIZED {
             answer.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
         }
-        if self.close {
+        if self.0.close {
             answer.force_close();
         }
         let body = ProblemBody {
-            kind: format!("urn:opspilot:problem:{}", self.code),
-            title: self.status.canonical_reason().unwrap_or("Error").to_owned(),
-            status: self.status.as_u16(),
-            detail: self.detail.clone(),
+            kind: format!("urn:opspilot:problem:{}", self.0.code),
+            title: self.0.status.canonical_reason().unwrap_or("Error").to_owned(),
+            status: self.0.status.as_u16(),
+            detail: self.0.detail.clone(),
             instance: format!("urn:opspilot:request:{request_id}"),
-            code: self.code.to_owned(),
-            errors: self.errors.clone(),
+            code: self.0.code.to_owned(),
+            errors: self.0.errors.clone(),
         };
         match serde_json::to_vec(&body) {
             Ok(bytes) => answer.body(bytes),
@@ -203,7 +207,7 @@ impl ApiError {
 
 impl fmt::Display for ApiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.status.as_u16(), self.code)
+        write!(f, "{} {}", self.0.status.as_u16(), self.0.code)
     }
 }
 
@@ -211,7 +215,7 @@ impl std::error::Error for ApiError {}
 
 impl ResponseError for ApiError {
     fn status_code(&self) -> StatusCode {
-        self.status
+        self.0.status
     }
 
     fn error_response(&self) -> HttpResponse {

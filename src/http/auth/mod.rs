@@ -7,7 +7,7 @@
 
 pub mod apikey;
 pub mod passwords;
-pub(super) mod routes;
+pub mod routes;
 pub mod secrets;
 pub mod throttle;
 
