@@ -41,7 +41,13 @@ use actix_web::{
     web::{self, ServiceConfig},
 };
 use opspilot_kernel::error::ErrorKind;
-use utoipa::OpenApi as _;
+use utoipa::{
+    OpenApi as _,
+    openapi::{
+        ContentBuilder, Ref, ResponseBuilder,
+        security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme},
+    },
+};
 
 pub use self::{
     server::{ServeError, Server, serve},
@@ -74,7 +80,7 @@ macro_rules! routes {
             &[$($(Operation { path: $path, method: stringify!($method), role: stringify!($role) }),+),*];
 
         #[derive(utoipa::OpenApi)]
-        #[openapi(paths($($($($handler)::+),+),*))]
+        #[openapi(components(schemas(error::ProblemBody)), paths($($($($handler)::+),+),*))]
         struct Document;
     };
 }
@@ -163,9 +169,26 @@ pub fn document() -> utoipa::openapi::OpenApi {
         if let Some(found) = document.paths.paths.get_mut(operation.path).and_then(|path| operation_of(path, operation.method)) {
             let role = utoipa::openapi::extensions::ExtensionsBuilder::new().add("x-required-role", operation.role).build();
             found.extensions.get_or_insert_default().merge(role);
+            found.responses.responses.entry("default".to_owned()).or_insert_with(|| problem().into());
+            if operation.role != "public" {
+                let any = ["session", "api-key", "cookie"].map(|name| SecurityRequirement::new(name, Vec::<String>::new()));
+                found.security = Some(any.into());
+            }
         }
     }
+    let components = document.components.get_or_insert_default();
+    let header = |name, value| SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::with_description(name, value)));
+    let cookie = ApiKeyValue::with_description(auth::COOKIE, "set by the log-in; unsafe methods also need X-CSRF-Token and our own Origin");
+    components.add_security_scheme("session", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
+    components.add_security_scheme("api-key", header("X-API-Key", "`opk_` and 28 characters"));
+    components.add_security_scheme("cookie", SecurityScheme::ApiKey(ApiKey::Cookie(cookie)));
     document
+}
+
+/// What every operation may answer besides what it names: an error, as a problem.
+fn problem() -> utoipa::openapi::Response {
+    let body = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+    ResponseBuilder::new().description("An error (RFC 9457)").content("application/problem+json", body).build()
 }
 
 fn operation_of<'a>(path: &'a mut utoipa::openapi::PathItem, method: &str) -> Option<&'a mut utoipa::openapi::path::Operation> {

@@ -131,7 +131,12 @@ pub struct Change {
     (status = 404, description = "No such account", body = ProblemBody),
     (status = 409, description = "It is the last admin", body = ProblemBody),
 ))]
-pub async fn change(caller: Guard<Admin>, name: web::Path<String>, body: Body<Change>, state: web::Data<AppState>) -> ApiResult<HttpResponse> {
+pub async fn change(
+    caller: Guard<Admin>,
+    name: web::Path<String>,
+    body: Body<Change>,
+    state: web::Data<AppState>,
+) -> ApiResult<HttpResponse> {
     let Change { role, groups, password, disabled } = body.value;
     if role.is_none() && groups.is_none() && password.is_none() && disabled.is_none() {
         return Err(ApiError::new(ErrorKind::Invalid, "invalid", "name something to change: role, groups, password or disabled"));
@@ -145,6 +150,7 @@ pub async fn change(caller: Guard<Admin>, name: web::Path<String>, body: Body<Ch
     };
     let (ledger, actor, name) = (state.ledger.clone(), caller.actor(), name.into_inner());
     let change = UserChange { role, groups, password_hash, disabled };
-    let user = state.auth.settle(async move { ledger.write(Priority::Control, move |tx| tx.user_change(&actor, &name, change)).await }).await?;
+    let user =
+        state.auth.settle(async move { ledger.write(Priority::Control, move |tx| tx.user_change(&actor, &name, change)).await }).await?;
     Ok(HttpResponse::Ok().json(User::from(user)))
 }

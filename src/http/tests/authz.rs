@@ -26,6 +26,8 @@ async fn operations(api: &Api) -> Vec<(String, String, String)> {
     let mut found = Vec::new();
     for (path, methods) in document["paths"].as_object().unwrap() {
         for (method, operation) in methods.as_object().unwrap() {
+            let problem = &operation["responses"]["default"]["content"]["application/problem+json"]["schema"]["$ref"];
+            assert_eq!(problem, "#/components/schemas/Problem", "{method} {path}");
             let role = operation["x-required-role"].as_str().unwrap_or_else(|| panic!("{method} {path} names no role"));
             found.push((method.clone(), path.clone(), role.to_owned()));
         }
@@ -129,6 +131,10 @@ async fn paths_and_methods_that_are_not_there_are_problems_too() {
 async fn the_document_and_its_viewer_are_served_without_any_other_server() {
     let api = Api::start().await;
     let document = api.get(As::Nobody, "/api/openapi.json").await.expect(200).body;
+    for field in ["type", "title", "status", "detail", "instance", "code", "errors"] {
+        assert!(document["components"]["schemas"]["Problem"]["properties"].get(field).is_some(), "{field}");
+    }
+    assert!(document["components"]["securitySchemes"]["api-key"].is_object());
     assert!(document["openapi"].as_str().unwrap().starts_with("3."), "{document}");
     let page = api.get(As::Nobody, "/api/docs/").await.expect(200).body;
     assert!(page.as_str().unwrap().contains("swagger"));
