@@ -71,7 +71,7 @@ pub async fn run() {
         let before = service.cpu();
         let mut rate = load(&service, lines, connections, seconds(), f64::INFINITY).await;
         let cores = (service.cpu() - before) / rate.took.as_secs_f64();
-        let behind = service.metric("opspilot_follower_lag").await;
+        let behind = service.metric("opspilot_queue_depth{queue=\"detector.regex\"").await;
         let (_, peak) = service.memory();
         let stored = service.stop();
         println!(

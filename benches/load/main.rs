@@ -10,6 +10,7 @@
 
 #![allow(
     missing_docs,
+    unreachable_pub,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
@@ -46,10 +47,6 @@ struct Times(Vec<u64>);
 impl Times {
     fn add(&mut self, span: Duration) {
         self.0.push(u64::try_from(span.as_micros()).unwrap_or(u64::MAX));
-    }
-
-    fn extend(&mut self, other: Times) {
-        self.0.extend(other.0);
     }
 
     /// The time that this share of all took at most, in milliseconds.

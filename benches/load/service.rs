@@ -108,16 +108,14 @@ impl Service {
         request("POST", "/api/events", &self.token, "application/x-ndjson", lines)
     }
 
-    pub async fn get(&self, path: &str) -> serde_json::Value {
-        self.connect().await.send(&request("GET", path, &self.token, "application/json", b"")).await.unwrap().json()
-    }
-
-    /// The sum of a metric over its labels.
+    /// The sum of a metric over its labels; the name may go on with the first of them.
     pub async fn metric(&self, name: &str) -> f64 {
         let answer = self.connect().await.send(&request("GET", "/api/metrics", &self.token, "text/plain", b"")).await.unwrap();
         let text = String::from_utf8(answer.body).unwrap();
-        let of = |line: &str| line.strip_prefix(name)?.starts_with([' ', '{']).then(|| line.rsplit(' ').next()?.parse::<f64>().ok())?;
-        text.lines().filter_map(of).sum()
+        let of = |line: &str| {
+            line.strip_prefix(name)?.starts_with([' ', '{', '}', ',']).then(|| line.rsplit(' ').next()?.parse::<f64>().ok())?
+        };
+        text.lines().filter_map(of).fold(0.0, |sum, value| sum + value)
     }
 
     /// Resident memory and its highest, in MiB.

@@ -143,8 +143,10 @@ async fn parse_body(bytes: &Bytes, format: Format, now: Timestamp, seed: Option<
 
 fn summary(accepted: u32, duplicate: usize, rejected: &Rejections, last_seq: u64) -> Value {
     let mut body = json!({ "accepted": accepted, "duplicate": duplicate, "rejected": rejected.named, "last_seq": last_seq });
-    if usize::try_from(rejected.total).is_ok_and(|total| total > rejected.named.len()) {
-        body["rejected_total"] = rejected.total.into();
+    if let Some(body) = body.as_object_mut()
+        && usize::try_from(rejected.total).is_ok_and(|total| total > rejected.named.len())
+    {
+        body.insert("rejected_total".to_owned(), rejected.total.into());
     }
     body
 }

@@ -1,7 +1,5 @@
 //! What can be wrong with a body or an event, in words for whoever sent it.
 
-use std::fmt::Write as _;
-
 /// How many rejected events an answer names one by one; the others are only counted.
 pub(crate) const NAMED: usize = 10_000;
 
@@ -113,8 +111,7 @@ pub(super) fn shortened(name: &str) -> String {
             break;
         }
         if character.is_control() {
-            // writing to a string cannot fail
-            let _ = write!(short, "{}", character.escape_default());
+            short.extend(character.escape_default());
         } else {
             short.push(character);
         }
