@@ -3,7 +3,7 @@
 use std::fmt;
 
 use opspilot_kernel::{
-    codec::{Labels, push_label},
+    codec::Labels,
     config::closest,
     signal::{AlertState, Severity, SignalKind, SignalRef},
     time::Timestamp,
@@ -12,19 +12,14 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 
 use super::{
     Parsed,
+    field::{ALIASES, Field},
+    labels::LabelMap,
     problem::{Malformed, Problem, shortened},
     scalar::{Got, Key, Scalar, Skip, Text},
 };
 
 /// `source`: so many characters at most.
-pub(super) const SOURCE: usize = 256;
-/// `labels`: so many entries at most.
-pub(super) const LABELS: usize = 64;
-/// A label's name: so many characters at most.
-pub(super) const LABEL_NAME: usize = 128;
-/// A label's value: so many characters at most.
-pub(super) const LABEL_VALUE: usize = 1024;
-
+const SOURCE: usize = 256;
 /// Takes events one after the other and keeps count.
 pub(super) struct Reader<'s, 'de> {
     received_at: Timestamp,
@@ -37,10 +32,10 @@ pub(super) struct Reader<'s, 'de> {
 #[derive(Default)]
 pub(super) struct Scratch<'de> {
     /// Strings that had escapes.
-    text: String,
+    pub(super) text: String,
     /// Labels, as a record holds them.
-    labels: Vec<u8>,
-    names: Vec<Text<'de>>,
+    pub(super) labels: Vec<u8>,
+    pub(super) names: Vec<Text<'de>>,
 }
 
 impl<'s, 'de> Reader<'s, 'de> {
@@ -90,123 +85,6 @@ impl<'s, 'de> Reader<'s, 'de> {
     }
 }
 
-/// The fields an event may have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Field {
-    Source,
-    Kind,
-    Timestamp,
-    Message,
-    Name,
-    Value,
-    Unit,
-    Severity,
-    Labels,
-    Status,
-    Fingerprint,
-    Title,
-    Description,
-    Id,
-}
-
-impl Field {
-    const ALL: [(Field, &'static str); 14] = [
-        (Field::Source, "source"),
-        (Field::Kind, "kind"),
-        (Field::Timestamp, "timestamp"),
-        (Field::Message, "message"),
-        (Field::Name, "name"),
-        (Field::Value, "value"),
-        (Field::Unit, "unit"),
-        (Field::Severity, "severity"),
-        (Field::Labels, "labels"),
-        (Field::Status, "status"),
-        (Field::Fingerprint, "fingerprint"),
-        (Field::Title, "title"),
-        (Field::Description, "description"),
-        (Field::Id, "id"),
-    ];
-
-    fn named(name: &str) -> Option<Field> {
-        Some(match name {
-            "source" => Field::Source,
-            "timestamp" => Field::Timestamp,
-            "severity" => Field::Severity,
-            "message" => Field::Message,
-            "labels" => Field::Labels,
-            "kind" => Field::Kind,
-            "name" => Field::Name,
-            "value" => Field::Value,
-            "unit" => Field::Unit,
-            "status" => Field::Status,
-            "fingerprint" => Field::Fingerprint,
-            "title" => Field::Title,
-            "description" => Field::Description,
-            "id" => Field::Id,
-            _ => return None,
-        })
-    }
-
-    const fn name(self) -> &'static str {
-        match self {
-            Field::Source => "source",
-            Field::Kind => "kind",
-            Field::Timestamp => "timestamp",
-            Field::Message => "message",
-            Field::Name => "name",
-            Field::Value => "value",
-            Field::Unit => "unit",
-            Field::Severity => "severity",
-            Field::Labels => "labels",
-            Field::Status => "status",
-            Field::Fingerprint => "fingerprint",
-            Field::Title => "title",
-            Field::Description => "description",
-            Field::Id => "id",
-        }
-    }
-
-    const fn bit(self) -> u16 {
-        match self {
-            Field::Source => 1,
-            Field::Kind => 1 << 1,
-            Field::Timestamp => 1 << 2,
-            Field::Message => 1 << 3,
-            Field::Name => 1 << 4,
-            Field::Value => 1 << 5,
-            Field::Unit => 1 << 6,
-            Field::Severity => 1 << 7,
-            Field::Labels => 1 << 8,
-            Field::Status => 1 << 9,
-            Field::Fingerprint => 1 << 10,
-            Field::Title => 1 << 11,
-            Field::Description => 1 << 12,
-            Field::Id => 1 << 13,
-        }
-    }
-}
-
-/// What other systems call our fields.
-const ALIASES: [(&str, &str); 17] = [
-    ("level", "severity"),
-    ("priority", "severity"),
-    ("ts", "timestamp"),
-    ("time", "timestamp"),
-    ("date", "timestamp"),
-    ("@timestamp", "timestamp"),
-    ("msg", "message"),
-    ("text", "message"),
-    ("log", "message"),
-    ("line", "message"),
-    ("service", "source"),
-    ("host", "source"),
-    ("tags", "labels"),
-    ("attributes", "labels"),
-    ("metric", "name"),
-    ("state", "status"),
-    ("type", "kind"),
-];
-
 /// What was read of an event so far.
 #[derive(Default)]
 pub(super) struct Fields<'de> {
@@ -225,7 +103,7 @@ pub(super) struct Fields<'de> {
     at: Option<Timestamp>,
     value: Option<f64>,
     /// The first thing that is wrong with it.
-    problem: Option<Box<Problem>>,
+    pub(super) problem: Option<Box<Problem>>,
     /// Whether the answer has no room to say what is wrong; then nobody need work out what was meant.
     untold: bool,
 }
@@ -233,7 +111,7 @@ pub(super) struct Fields<'de> {
 impl<'de> Fields<'de> {
     /// Notes what is wrong unless something else is already: a sender of a million mistakes is told one.
     #[cold]
-    fn wrong(&mut self, problem: impl FnOnce() -> Problem) {
+    pub(super) fn wrong(&mut self, problem: impl FnOnce() -> Problem) {
         if self.problem.is_none() {
             self.problem = Some(Box::new(problem()));
         }
@@ -368,7 +246,7 @@ impl<'de> Fields<'de> {
 }
 
 /// Whether the text has more than `limit` characters; counts them only if it might.
-fn longer(text: &str, limit: usize) -> bool {
+pub(super) fn longer(text: &str, limit: usize) -> bool {
     text.len() > limit && text.chars().count() > limit
 }
 
@@ -490,118 +368,5 @@ impl<'de> Visitor<'de> for Event<'_, 'de> {
 
     fn visit_unit<E: Error>(self) -> Result<(), E> {
         self.not_an_object("null")
-    }
-}
-
-/// Reads the labels straight into the form that records have.
-struct LabelMap<'r, 'de> {
-    scratch: &'r mut Scratch<'de>,
-    fields: &'r mut Fields<'de>,
-    depth: u8,
-}
-
-impl LabelMap<'_, '_> {
-    #[cold]
-    fn not_a_map<E>(self, got: &str) -> Result<(), E> {
-        self.fields.wrong(|| Problem::new("wrong_type", "labels", format!("labels must be an object of strings, not {got}")));
-        Ok(())
-    }
-}
-
-/// Why a label is not acceptable.
-fn label_problem(earlier: &[Text<'_>], name: &str, got: Got<'_>, scratch: &str) -> Option<Problem> {
-    let problem = |code, detail: &str| Some(Problem::label(code, name, format!("label {}{detail}", shortened(name))));
-    if earlier.iter().any(|earlier| earlier.of(scratch) == name) {
-        return problem("duplicate_key", " is given twice");
-    }
-    if earlier.len() >= LABELS {
-        return Some(Problem::new("too_many", "labels", "labels must have at most 64 entries"));
-    }
-    if name.is_empty() {
-        return Some(Problem::new("required", "labels", "a label must have a name"));
-    }
-    if longer(name, LABEL_NAME) {
-        return problem("too_long", " must be at most 128 characters long");
-    }
-    let Got::Text(value) = got else {
-        let detail = if matches!(got, Got::Number(_)) { " must be a string; write the number in quotes" } else { " must be a string" };
-        return problem("wrong_type", detail);
-    };
-    let escaped = matches!(value, Text::Unescaped(..));
-    let value = value.of(scratch);
-    if longer(value, LABEL_VALUE) {
-        return problem("too_long", " must have a value of at most 1024 characters");
-    }
-    if (escaped && value.contains('\0')) || name.contains('\0') {
-        return problem("nul", " must not hold a NUL character");
-    }
-    None
-}
-
-impl<'de> DeserializeSeed<'de> for LabelMap<'_, 'de> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for LabelMap<'_, 'de> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object of strings")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let LabelMap { scratch, fields, depth } = self;
-        let depth = depth + 1;
-        while let Some(name) = map.next_key_seed(Key(&mut scratch.text))? {
-            if fields.problem.is_some() {
-                // nothing of this event is kept, so that a million labels cost no more than their bytes
-                map.next_value_seed(Skip { depth })?;
-                continue;
-            }
-            let got = map.next_value_seed(Scalar { scratch: &mut scratch.text, depth })?;
-            let text = name.of(&scratch.text);
-            match (label_problem(&scratch.names, text, got, &scratch.text), got) {
-                (None, Got::Text(value)) => {
-                    push_label(&mut scratch.labels, text, value.of(&scratch.text));
-                    scratch.names.push(name);
-                }
-                (Some(problem), _) => fields.wrong(|| problem),
-                (None, Got::Number(_) | Got::Other(_)) => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<(), A::Error> {
-        Skip { depth: self.depth }.visit_seq(seq)?;
-        self.not_a_map("an array")
-    }
-
-    fn visit_str<E: Error>(self, _: &str) -> Result<(), E> {
-        self.not_a_map("a string")
-    }
-
-    fn visit_f64<E: Error>(self, _: f64) -> Result<(), E> {
-        self.not_a_map("a number")
-    }
-
-    fn visit_u64<E: Error>(self, _: u64) -> Result<(), E> {
-        self.not_a_map("a number")
-    }
-
-    fn visit_i64<E: Error>(self, _: i64) -> Result<(), E> {
-        self.not_a_map("a number")
-    }
-
-    fn visit_bool<E: Error>(self, _: bool) -> Result<(), E> {
-        self.not_a_map("true or false")
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<(), E> {
-        self.not_a_map("null")
     }
 }

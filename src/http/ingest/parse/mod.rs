@@ -5,6 +5,8 @@
 //! so there even broken JSON costs only its line.
 
 mod event;
+mod field;
+mod labels;
 mod problem;
 #[cfg(test)]
 mod reference;
