@@ -150,7 +150,7 @@ impl Topology {
         let stages = Stages::in_order(&STAGES);
         let modules = Arc::new(Modules::new(ctx.clone(), catalogue(), stages.clone(), config.modules.clone()));
         modules.start_category("enricher").await;
-        opspilot_enrichers::pipeline::start(&ctx, stages)?;
+        modules.retry_alerts_with(opspilot_enrichers::pipeline::start(&ctx, stages)?);
         modules.start_category("detector").await;
 
         // edge

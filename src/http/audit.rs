@@ -11,7 +11,7 @@ use super::{
     error::{ApiResult, ProblemBody},
     guard::{Guard, Operator, Viewer},
     modules::Nothing,
-    state::AppState,
+    state::{AppState, Retried},
 };
 
 /// Which entries are wanted.
@@ -104,7 +104,7 @@ pub async fn dead_letters(_caller: Guard<Viewer>, query: Query<Slice>, state: we
 
 /// Has a dead letter tried again.
 #[utoipa::path(post, path = "/api/dead-letters/{id}/requeue", tag = "operations", params(("id" = String, Path, description = "Its id")), responses(
-    (status = 202, description = "Its module will try it again", body = Value),
+    (status = 202, description = "Tried again; `outcome` says `processed`, `waiting` or `failed`", body = Value),
     (status = 404, description = "No such dead letter", body = ProblemBody),
 ))]
 pub async fn requeue(
@@ -115,5 +115,15 @@ pub async fn requeue(
 ) -> ApiResult<HttpResponse> {
     let (id, actor) = (DeadLetterId::given(id.into_inner()), caller.actor());
     let requeued = state.ledger.write(Priority::Control, move |tx| tx.requeue_dead_letter(&id, &actor)).await?;
-    Ok(HttpResponse::Accepted().json(letter(&requeued)))
+    let mut body = letter(&requeued);
+    let (outcome, detail) = match state.control.requeue(requeued.module, requeued.id).await {
+        Retried::Processed => ("processed", String::new()),
+        Retried::Waiting => ("waiting", "its module is not available just now and tries it as soon as it is".to_owned()),
+        Retried::Failed(why) => ("failed", why),
+    };
+    if let Value::Object(fields) = &mut body {
+        fields.insert("outcome".to_owned(), outcome.into());
+        fields.insert("detail".to_owned(), detail.into());
+    }
+    Ok(HttpResponse::Accepted().json(body))
 }

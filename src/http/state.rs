@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use opspilot_kernel::{clock::SharedClock, config::Problem, error::ErrorKind, module::ModuleHealth, principal::Actor, time::Timestamp};
+use opspilot_kernel::{
+    clock::SharedClock, config::Problem, error::ErrorKind, ids::DeadLetterId, module::ModuleHealth, principal::Actor, time::Timestamp,
+};
 use opspilot_ledger::Ledger;
 use opspilot_runtime::Overall;
 use tokio::sync::watch;
@@ -31,8 +33,21 @@ pub trait Control: Send + Sync + 'static {
     fn not_ready(&self) -> Vec<String>;
     /// Restarts a module, enables it or disables it. The switch writes its own audit entry.
     fn switch(&self, module: String, to: Switch, by: Actor) -> BoxFuture<'static, Result<ModuleHealth, ControlError>>;
+    /// Tells a module that one of its dead letters is to be tried again now.
+    fn requeue(&self, module: String, letter: DeadLetterId) -> BoxFuture<'static, Retried>;
     /// Reads the configuration again and takes all of it or nothing.
     fn reload(&self, by: Actor) -> BoxFuture<'static, Result<Reloaded, ControlError>>;
+}
+
+/// What became of a dead letter that was tried again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Retried {
+    /// It went through, and is a dead letter no more.
+    Processed,
+    /// Its module is not available just now, and tries it as soon as it is.
+    Waiting,
+    /// It failed again, for this reason, and stays a dead letter.
+    Failed(String),
 }
 
 /// What can be asked of a module.

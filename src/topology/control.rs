@@ -11,6 +11,7 @@ use std::{
 use futures_util::future::BoxFuture;
 use opspilot_kernel::{
     config::Problem,
+    ids::DeadLetterId,
     module::{ModuleHealth, ModuleId},
     principal::{Actor, Role},
 };
@@ -25,7 +26,7 @@ use crate::{
     config::{Config, Report, RoleLimit, Sources, Tls, load},
     http::{
         settings::{RateLimits, Settings},
-        state::{Control, ControlError, Reloaded, Switch},
+        state::{Control, ControlError, Reloaded, Retried, Switch},
     },
     telemetry::LevelSwitch,
 };
@@ -173,6 +174,11 @@ impl Control for Panel {
             });
             work.await.unwrap_or_else(|error| Err(ControlError::Internal(error.to_string())))
         })
+    }
+
+    fn requeue(&self, module: String, letter: DeadLetterId) -> BoxFuture<'static, Retried> {
+        let board = Arc::clone(&self.0);
+        Box::pin(async move { board.modules.requeue(&module, letter).await })
     }
 
     fn reload(&self, by: Actor) -> BoxFuture<'static, Result<Reloaded, ControlError>> {

@@ -3,12 +3,13 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
-use opspilot_enrichers::Stages;
-use opspilot_kernel::{module::ModuleId, principal::Actor};
+use opspilot_enrichers::{Stages, pipeline::Pipeline};
+use opspilot_kernel::{ids::DeadLetterId, module::ModuleId, principal::Actor};
 use opspilot_ledger::Priority;
-use opspilot_runtime::{Applied, Entry, Module, ModuleContext, StartError};
+use opspilot_runtime::{Applied, Entry, Handle, Module, ModuleContext, ModuleError, Requeue, RequeueError, StartError};
 use slog::{error, info};
 use tokio::sync::Mutex;
 
@@ -16,9 +17,12 @@ use crate::{
     config::ModuleSettings,
     http::{
         live::{self, Live},
-        state::{ControlError, Switch},
+        state::{ControlError, Retried, Switch},
     },
 };
+
+/// How long somebody waits to hear what became of a dead letter.
+const RETRY_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Every module there is: those that run, and what the others would run with.
 pub(super) struct Modules {
@@ -27,6 +31,8 @@ pub(super) struct Modules {
     stages: Stages,
     /// The live feed, once there is a server it belongs to.
     live: OnceLock<Live>,
+    /// Where alerts that were set aside go; it is no module of its own.
+    pipeline: OnceLock<Handle<Pipeline>>,
     state: Mutex<State>,
 }
 
@@ -44,13 +50,43 @@ impl Modules {
         stages: Stages,
         settings: BTreeMap<ModuleId, ModuleSettings>,
     ) -> Modules {
-        Modules { ctx, entries, stages, live: OnceLock::new(), state: Mutex::new(State { settings, running: BTreeMap::new() }) }
+        Modules { ctx, entries, stages, live: OnceLock::new(), pipeline: OnceLock::new(), state: Mutex::new(State { settings, running: BTreeMap::new() }) }
     }
 
     /// Names the live feed, which `ui.websocket` starts.
     pub(super) fn serve_live(&self, live: Live) {
         // there is one server, so this is called once
         drop(self.live.set(live));
+    }
+
+    /// Names the consumer of alerts, so that its dead letters find it.
+    pub(super) fn retry_alerts_with(&self, pipeline: Handle<Pipeline>) {
+        // there is one pipeline, so this is called once
+        drop(self.pipeline.set(pipeline));
+    }
+
+    /// Has `module` try one of its dead letters again.
+    pub(super) async fn requeue(&self, module: &str, letter: DeadLetterId) -> Retried {
+        if module == opspilot_enrichers::pipeline::ID.as_str() {
+            let Some(pipeline) = self.pipeline.get() else { return Retried::Waiting };
+            return match pipeline.ask(Requeue(letter), RETRY_DEADLINE).await {
+                Ok(Ok(())) => Retried::Processed,
+                Ok(Err(RequeueError::Unavailable)) | Err(_) => Retried::Waiting,
+                Ok(Err(error)) => Retried::Failed(error.to_string()),
+            };
+        }
+        let trying = {
+            let state = self.state.lock().await;
+            state.running.iter().find(|(id, _)| id.as_str() == module).map(|(_, running)| running.requeue(letter))
+        };
+        match trying {
+            None => Retried::Waiting,
+            Some(trying) => match trying.await {
+                Ok(()) => Retried::Processed,
+                Err(ModuleError::Unavailable) => Retried::Waiting,
+                Err(error) => Retried::Failed(error.to_string()),
+            },
+        }
     }
 
     /// Starts what is enabled of one category. A module that does not start is shown as failed; the others go on.

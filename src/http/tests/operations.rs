@@ -113,6 +113,7 @@ async fn a_dead_letter_is_seen_and_tried_again() {
     );
     let again = api.post(As::Token(&otto), &format!("/api/dead-letters/{id}/requeue"), json!({})).await.expect(202).body;
     assert!(again["requeued_at"].is_string());
+    assert_eq!((&again["outcome"], &again["detail"]), (&json!("failed"), &json!("it is still broken")));
     api.post(As::Token(&otto), "/api/dead-letters/dlq_none/requeue", json!({})).await.expect(404);
     let audit = api.get(As::Token(&otto), "/api/audit?action=DLQ02I&actor=user:otto").await.expect(200).body;
     assert_eq!(audit["items"].as_array().unwrap().len(), 1);

@@ -14,6 +14,7 @@ use actix_web::web::{self, ServiceConfig};
 use futures_util::future::BoxFuture;
 use opspilot_kernel::{
     clock::{Clock, SharedClock, SystemClock},
+    ids::DeadLetterId,
     module::{ModuleHealth, ModuleId, ModuleStatus},
     principal::{Actor, Role},
     time::Timestamp,
@@ -37,7 +38,7 @@ use crate::http::{
         passwords::{self, Cost},
     },
     settings::{RateLimits, Settings},
-    state::{Control, ControlError, Reloaded, Switch},
+    state::{Control, ControlError, Reloaded, Retried, Switch},
 };
 
 /// The password of every account that [`Api::user`] makes.
@@ -105,6 +106,10 @@ impl Control for Arc<Fake> {
         let known = id == "detector.regex";
         self.switched.lock().push((id.clone(), to, by));
         Box::pin(async move { if known { Ok(module()) } else { Err(ControlError::NoSuchModule(id)) } })
+    }
+
+    fn requeue(&self, _: String, _: DeadLetterId) -> BoxFuture<'static, Retried> {
+        Box::pin(async { Retried::Failed("it is still broken".to_owned()) })
     }
 
     fn reload(&self, _: Actor) -> BoxFuture<'static, Result<Reloaded, ControlError>> {
