@@ -6,7 +6,10 @@ use clap::Args;
 use opspilot_kernel::{clock::SystemClock, principal::Actor};
 use opspilot_ledger::Options;
 
-use super::{Data, Failure, Outcome, output::say};
+use super::{
+    Data, Failure, Outcome,
+    output::{meanwhile, say},
+};
 
 #[derive(Debug, Args)]
 pub(crate) struct Backup {
@@ -34,7 +37,7 @@ impl Backup {
         if !dir.join(opspilot_ledger::DATABASE).is_file() {
             return Err(Failure::from(format!("there is no database in {}; name the data directory with --data", dir.display())));
         }
-        let report = opspilot_ledger::backup(&dir, &self.file, &SystemClock::shared())?;
+        let report = meanwhile("copying and verifying", || opspilot_ledger::backup(&dir, &self.file, &SystemClock::shared()))?;
         say(&format!(
             "{}: {} bytes, verified; signals up to {}, {} audit entries",
             self.file.display(),
@@ -50,7 +53,8 @@ impl Restore {
     pub(crate) fn run(self) -> Outcome {
         let dir = folder(&self.data);
         let actor = Actor::User { id: format!("uid:{}", rustix::process::getuid().as_raw()), via: "cli".to_owned() };
-        let report = opspilot_ledger::restore(&self.file, Options::new(&dir, SystemClock::shared()), &actor)?;
+        let options = Options::new(&dir, SystemClock::shared());
+        let report = meanwhile("verifying and restoring", || opspilot_ledger::restore(&self.file, options, &actor))?;
         say(&format!("{} is back in {}", self.file.display(), dir.display()));
         if let Some(kept) = report.replaced {
             say(&format!("what was there before is kept in {}", kept.display()));

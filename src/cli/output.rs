@@ -32,6 +32,15 @@ pub(crate) fn complain(text: &str) {
     drop(writeln!(io::stderr().lock(), "{}", lines.join("\n")));
 }
 
+/// Does work that may take a while; on a terminal a sign of life is shown meanwhile.
+pub(crate) fn meanwhile<T>(what: &'static str, work: impl FnOnce() -> T) -> T {
+    let spinner = indicatif::ProgressBar::new_spinner().with_message(what);
+    spinner.enable_steady_tick(std::time::Duration::from_millis(500));
+    let done = work();
+    spinner.finish_and_clear();
+    done
+}
+
 /// Rows under headings, as wide as they must be.
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,

@@ -26,9 +26,6 @@ pub struct Server {
     /// Connections open at a time; further ones wait to be accepted.
     #[schemars(range(min = 8, max = 1_000_000))]
     pub max_connections: usize,
-    /// Sockets open on the live feed at a time.
-    #[schemars(range(min = 1, max = 100_000))]
-    pub max_sockets: usize,
 }
 
 impl Default for Server {
@@ -40,7 +37,6 @@ impl Default for Server {
             insecure: false,
             allowed_origins: Vec::new(),
             max_connections: 20_000,
-            max_sockets: 2_000,
         }
     }
 }
@@ -87,14 +83,11 @@ pub struct Retention {
     pub signals_max_bytes: Size,
     /// How long events can be replayed to a socket that was away.
     pub events: Span,
-    /// How long resolved incidents, with their alerts, evidence and timeline, are kept.
-    #[schemars(range(min = 1, max = 36_500))]
-    pub incidents_days: u32,
 }
 
 impl Default for Retention {
     fn default() -> Retention {
-        Retention { signals_days: 7, signals_max_bytes: Size(10 << 30), events: Span::seconds(7 * 86_400), incidents_days: 365 }
+        Retention { signals_days: 7, signals_max_bytes: Size(10 << 30), events: Span::seconds(7 * 86_400) }
     }
 }
 

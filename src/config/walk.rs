@@ -101,11 +101,7 @@ impl<'s> Walker<'s> {
 
     fn nullable(&self, schema: &'s Json) -> bool {
         let by_type = schema.get("type").and_then(Json::as_array).is_some_and(|types| types.iter().any(|t| t == "null"));
-        let by_choice = ["anyOf", "oneOf"]
-            .iter()
-            .filter_map(|key| schema.get(key).and_then(Json::as_array))
-            .flatten()
-            .any(|choice| is_null_schema(choice));
+        let by_choice = ["anyOf", "oneOf"].iter().filter_map(|key| schema.get(key).and_then(Json::as_array)).flatten().any(is_null_schema);
         let behind = schema.get("$ref").is_some() && !std::ptr::eq(self.resolved(schema), schema) && self.nullable(self.resolved(schema));
         by_type || by_choice || behind
     }
@@ -143,8 +139,8 @@ impl<'s> Walker<'s> {
         if all_words {
             return self.word(schema, words.into_iter(), node, pointer, out);
         }
-        if let (Value::Map(fields), Some(tag)) = (&node.value, tag_of(&choices)) {
-            return self.tagged(schema, &choices, tag, fields, node, pointer, out);
+        if let (Value::Map(_), Some(tag)) = (&node.value, tag_of(&choices)) {
+            return self.tagged(schema, (tag, &choices), node, pointer, out);
         }
         let mut best: Option<(usize, Json, Walked)> = None;
         for choice in choices {
@@ -160,16 +156,8 @@ impl<'s> Walker<'s> {
         json
     }
 
-    fn tagged(
-        &self,
-        schema: &'s Json,
-        choices: &[&'s Json],
-        tag: &str,
-        fields: &[Field],
-        node: &Node,
-        pointer: &str,
-        out: &mut Walked,
-    ) -> Json {
+    fn tagged(&self, schema: &'s Json, (tag, choices): (&str, &[&'s Json]), node: &Node, pointer: &str, out: &mut Walked) -> Json {
+        let fields: &[Field] = if let Value::Map(fields) = &node.value { fields } else { &[] };
         let name_of = |choice: &'s Json| choice.get("properties").and_then(|p| p.get(tag)).and_then(|t| words_of(t).first().copied());
         let Some(field) = fields.iter().find(|field| field.key == tag) else {
             let finding = Finding::at(node.place.clone(), pointer, format!("`{tag}` is missing"));

@@ -1,4 +1,5 @@
 //! Stories over the real binary and real sockets, and the house rules.
+#![allow(unreachable_pub, reason = "the harness is one module of one binary")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -6,10 +6,7 @@ use std::{
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -188,11 +185,6 @@ impl Service {
         status
     }
 
-    /// Whether it still runs.
-    pub fn is_running(&mut self) -> bool {
-        self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
-    }
-
     /// Ends it in order.
     pub async fn stop(mut self) {
         self.signal(rustix::process::Signal::TERM);
@@ -288,12 +280,6 @@ impl Service {
             }
         }
     }
-}
-
-/// A number no other test in this process has.
-pub fn unique() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// Runs a client command against a service.

@@ -1,7 +1,5 @@
 //! The live feed as a test sees it.
 
-use std::time::Duration;
-
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value as Json, json};
 use tokio_tungstenite::{
@@ -65,16 +63,6 @@ impl Socket {
                 return message;
             }
         }
-    }
-
-    /// What comes within a while.
-    pub async fn within(&mut self, span: Duration) -> Vec<Json> {
-        let mut seen = Vec::new();
-        let over = tokio::time::Instant::now() + span;
-        while let Ok(Ok(message)) = tokio::time::timeout_at(over, self.next()).await {
-            seen.push(message);
-        }
-        seen
     }
 
     /// Reads until it is closed; the code.
