@@ -153,10 +153,12 @@ fn modules(
         // a module that is off is judged too: switching it on must not be the moment one learns of a mistake
         for problem in (entry.check)(config.clone()) {
             let problem = problem.under(&format!("/modules/{}", escaped(entry.id.as_str())));
-            if !walked.is_patched(&problem.pointer) {
-                let place = walked.place_of(&problem.pointer);
-                findings.push(Finding { place, pointer: problem.pointer, message: problem.message, suggestion: problem.suggestion });
+            if walked.is_patched(&problem.pointer) || walked.blames_patched(&problem.pointer, &problem.message) {
+                continue;
             }
+            let place = walked.place_of(&problem.pointer);
+            let suggestion = problem.suggestion.map(|text| if text.contains(' ') { text } else { format!("write `{text}`") });
+            findings.push(Finding { place, pointer: problem.pointer, message: problem.message, suggestion });
         }
         modules.insert(entry.id, ModuleSettings { enabled, config });
     }

@@ -58,7 +58,12 @@ impl ModuleConfig for Rules {
             let error = regex::Regex::new(&rule.pattern).err()?;
             Some(Problem::at(format!("/rules/{index}/pattern"), format!("does not compile: {error}")))
         };
-        self.rules.iter().enumerate().filter_map(bad).collect()
+        let high = |(index, rule): (usize, &Rule)| {
+            let above = rule.cap.is_some_and(|cap| rule.cooldown.0.as_secs() > u64::from(cap));
+            above.then(|| Problem::at(format!("/rules/{index}/cooldown"), "must not be above cap"))
+        };
+        let rules = || self.rules.iter().enumerate();
+        rules().filter_map(bad).chain(rules().filter_map(high)).collect()
     }
 }
 
@@ -159,6 +164,13 @@ modules:
     let compile = found.iter().filter(|f| f.starts_with("14:18 does not compile")).count();
     assert_eq!(compile, 1, "the module judges what no schema can say, though other values are wrong");
     assert_eq!(found.len(), expected.len() + 1, "nothing else is said:\n{}", found.join("\n"));
+}
+
+#[test]
+fn what_is_wrong_is_said_once_and_nothing_is_judged_against_a_stand_in() {
+    let rule = |rest: &str| format!("modules: {{detector.regex: {{rules: [{{id: a, pattern: x, {rest}}}]}}}}");
+    assert_eq!(complaints(&rule("cap: 3, cooldown: 5s"), &[]), ["1:74 must not be above cap — "]);
+    assert_eq!(complaints(&rule("cap: -3, cooldown: 5s"), &[]).len(), 1, "the cap is wrong, so nothing is compared with it");
 }
 
 #[test]

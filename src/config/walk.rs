@@ -52,6 +52,15 @@ impl Walked {
         around.chain(std::iter::once(pointer)).any(|pointer| self.patched.contains(pointer))
     }
 
+    /// Whether `message`, about what `pointer` names, speaks of a neighbour that was found wrong already:
+    /// then it was judged against a stand-in.
+    pub(super) fn blames_patched(&self, pointer: &str, message: &str) -> bool {
+        let Some((parent, own)) = pointer.rsplit_once('/') else { return false };
+        let words = || message.split(|c: char| !c.is_alphanumeric() && c != '_');
+        let neighbours = self.patched.iter().filter_map(|patched| patched.strip_prefix(parent)?.strip_prefix('/'));
+        neighbours.filter(|name| *name != own && !name.contains('/')).any(|name| words().any(|word| word == name))
+    }
+
     fn absorb(&mut self, other: Walked) {
         self.findings.extend(other.findings);
         self.places.extend(other.places);
@@ -382,10 +391,13 @@ fn repeated_ids(items: &[Node], pointer: &str, out: &mut Walked) {
         let Some(field) = fields.iter().find(|field| field.key == "id") else { continue };
         let Value::Scalar { text, .. } = &field.node.value else { continue };
         match seen.get(text.as_str()) {
-            Some(first) => out.findings.push(
-                Finding::at(field.node.place.clone(), &format!("{pointer}/{index}/id"), format!("duplicate id `{}`", short(text)))
-                    .suggest(format!("it is already used at {first}")),
-            ),
+            Some(first) => {
+                let at = format!("{pointer}/{index}/id");
+                let finding = Finding::at(field.node.place.clone(), &at, format!("duplicate id `{}`", short(text)));
+                out.findings.push(finding.suggest(format!("it is already used at {first}")));
+                // said; a module that looks for the same need not say it again
+                out.patched.insert(at);
+            }
             None => {
                 seen.insert(text, &field.node.place);
             }

@@ -36,19 +36,26 @@ pub(super) async fn first_users(ledger: &Ledger, log: &Logger) -> Result<Vec<Fir
         }
         None => vec![("admin", Role::Admin, None), ("approver", Role::Operator, None)],
     };
+    // hashing is slow on purpose; done side by side it holds the first start up only once
+    let hashing: Vec<_> = wanted
+        .into_iter()
+        .map(|(user, role, given)| {
+            tokio::task::spawn_blocking(move || {
+                let password = given.clone().unwrap_or_else(random_password);
+                let shown = if given.is_some() { None } else { Some(password.clone()) };
+                let hash = passwords::hash_blocking(Cost::default(), &password).ok();
+                (user, role, hash, shown)
+            })
+        })
+        .collect();
     let mut made = Vec::new();
-    for (user, role, given) in wanted {
-        let password = given.clone().unwrap_or_else(random_password);
-        let password_hash = tokio::task::spawn_blocking(move || (passwords::hash_blocking(Cost::default(), &password).ok(), password))
-            .await
-            .map_err(|error| TopologyError::Accounts(error.to_string()))?;
-        let (Some(password_hash), password) = password_hash else {
-            return Err(TopologyError::Accounts("a password cannot be hashed".to_owned()));
-        };
+    for hashed in hashing {
+        let (user, role, hash, password) = hashed.await.map_err(|error| TopologyError::Accounts(error.to_string()))?;
+        let password_hash = hash.ok_or_else(|| TopologyError::Accounts("a password cannot be hashed".to_owned()))?;
         let account = NewUser { name: user.to_owned(), role, groups: Vec::new(), password_hash };
         ledger.write(Priority::Control, move |tx| tx.user_create(&Actor::System, account)).await?;
         info!(log, "a first user was made"; "user" => user, "role" => role.as_str());
-        made.push(FirstPassword { user, password: if given.is_some() { None } else { Some(password) } });
+        made.push(FirstPassword { user, password });
     }
     Ok(made)
 }

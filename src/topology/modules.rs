@@ -50,7 +50,14 @@ impl Modules {
         stages: Stages,
         settings: BTreeMap<ModuleId, ModuleSettings>,
     ) -> Modules {
-        Modules { ctx, entries, stages, live: OnceLock::new(), pipeline: OnceLock::new(), state: Mutex::new(State { settings, running: BTreeMap::new() }) }
+        Modules {
+            ctx,
+            entries,
+            stages,
+            live: OnceLock::new(),
+            pipeline: OnceLock::new(),
+            state: Mutex::new(State { settings, running: BTreeMap::new() }),
+        }
     }
 
     /// Names the live feed, which `ui.websocket` starts.

@@ -119,3 +119,46 @@ async fn a_client_without_a_service_or_a_token_is_told_what_to_do() {
     assert!(said(&output).contains("OPSPILOT_TOKEN"), "{}", said(&output));
     service.stop().await;
 }
+
+#[tokio::test]
+async fn the_feed_in_a_terminal_shows_what_happened_since() {
+    let home = Home::new(RULES);
+    let service = home.start().await;
+    service.logs("checkout", &["payment failed for order 8"]).await;
+    service.incident("order 8").await;
+    let mut child = command()
+        .args(["feed", "--after", "0", "--events", "incident.created"])
+        .env("OPSPILOT_URL", &service.url)
+        .env("OPSPILOT_TOKEN", service.token.as_deref().unwrap())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
+    drop(child.kill());
+    drop(child.wait());
+    assert!(line.contains("critical") && line.contains("opened") && line.contains("Payments failing (order 8) [checkout, 1×]"), "{line}");
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_backup_is_made_while_the_service_runs_and_put_back_only_when_it_does_not() {
+    let home = Home::new(RULES);
+    let service = home.start().await;
+    service.logs("checkout", &["payment failed for order 6"]).await;
+    service.incident("order 6").await;
+    let run = |what: &str| command().arg(what).arg(home.path("copy.db")).arg("--data").arg(home.data()).output().unwrap();
+    let made = run("backup");
+    assert!(made.status.success(), "{}", said(&made));
+    assert_eq!(run("backup").status.code(), Some(1), "a file that is there is not overwritten");
+    service.logs("checkout", &["after the backup"]).await;
+    let refused = run("restore");
+    assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
+    service.stop().await;
+    let restored = run("restore");
+    assert!(restored.status.success(), "{}", said(&restored));
+    let service = home.start().await;
+    assert_eq!(service.messages().await, ["payment failed for order 6"]);
+    service.incident("order 6").await;
+    service.stop().await;
+}
