@@ -108,13 +108,11 @@ impl Session {
                 self.hear(heard);
             }
             self.notice();
-            if self.closing.is_none() && !self.interest.is_empty() {
-                self.deliver().await;
-            }
+            let more = self.closing.is_none() && !self.interest.is_empty() && self.deliver().await;
             if self.closing.is_some() || !self.out.is_empty() {
                 continue;
             }
-            self.wait().await;
+            self.wait(more).await;
         }
     }
 
@@ -133,7 +131,9 @@ impl Session {
         Some(joined.freeze())
     }
 
-    async fn wait(&mut self) {
+    /// Waits for something to do. If `more` lies behind the cursor, only everybody else's turn is waited for: what
+    /// the client does not want must not keep it from what it does.
+    async fn wait(&mut self, more: bool) {
         let dead_at = self.heard_at + self.feed.config.timeout.0;
         let listening = !self.interest.is_empty();
         tokio::select! {
@@ -146,6 +146,7 @@ impl Session {
                 self.check_at = self.check_at.min(Instant::now() + spread);
             },
             () = tokio::time::sleep_until(self.ping_at.min(dead_at).min(self.check_at)) => self.tick().await,
+            () = tokio::task::yield_now(), if more => {}
         }
     }
 
@@ -276,9 +277,10 @@ impl Session {
         }
     }
 
-    /// Takes what lies behind the cursor.
-    async fn deliver(&mut self) {
+    /// Takes some of what lies behind the cursor. Whether the cursor moved and more lies behind it still.
+    async fn deliver(&mut self) -> bool {
         self.wakes.borrow_and_update();
+        let before = self.cursor;
         match self.feed.board.behind(self.cursor, CHUNK) {
             Behind::Batches(batches) => {
                 self.replaying &= batches.is_empty();
@@ -295,6 +297,8 @@ impl Session {
                 self.close(Code::TryAgain, &format!("too slow; come back with after {}", self.cursor));
             }
         }
+        // the board may be behind the ledger; what it does not have yet it tells of
+        self.cursor > before && self.cursor < if self.replaying { self.feed.ledger.events().head() } else { self.feed.board.head() }
     }
 
     /// Takes a page from the ledger.

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use super::support::{Api, As, Got, send};
 
 /// Starts the pipeline over the ledger of `api`.
-fn start_pipeline(api: &Api) -> Supervisor {
+pub(super) fn start_pipeline(api: &Api) -> Supervisor {
     let clock: SharedClock = api.clock.clone();
     let (ledger, registry) = (api.state.ledger.clone(), prometheus::Registry::new());
     let queue = prometheus::IntGaugeVec::new(prometheus::Opts::new("queue", "Work that waits."), &["queue"]).unwrap();
@@ -39,7 +39,7 @@ fn start_pipeline(api: &Api) -> Supervisor {
     supervisor
 }
 
-async fn claim(api: &Api, name: &str, transition: Transition) {
+pub(super) async fn claim(api: &Api, name: &str, transition: Transition) {
     let at = api.clock.now();
     let over = transition == Transition::Resolved;
     let record = AlertRecord {

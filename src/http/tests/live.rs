@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use actix_web::web;
 use futures_util::{SinkExt as _, StreamExt as _};
 use opspilot_kernel::{
+    alert::Transition,
     clock::Clock as _,
     config::{Size, Span},
     principal::Role,
@@ -199,6 +200,28 @@ async fn a_client_that_comes_back_misses_nothing_and_hears_nothing_twice() {
     };
     let ((), heard) = tokio::join!(writer, reader);
     assert_eq!(heard, (1..=EVENTS).collect::<Vec<_>>());
+}
+
+#[actix_web::test]
+async fn what_a_client_does_not_want_does_not_keep_it_from_what_it_does() {
+    let fat: Vec<String> = (0..32).map(|index| format!("{index}{}", "x".repeat(250))).collect();
+    let fat: Vec<&str> = fat.iter().map(String::as_str).collect();
+    // many pages on the board, and many of the ledger
+    for (buffer, events, sources) in [(64 << 20, 100, &*fat), (20_000, 1000, &["a"])] {
+        // no ping will wake anybody
+        let config =
+            LiveConfig { buffer: Size(buffer), heartbeat: Span::millis(600_000), timeout: Span::millis(900_000), ..LiveConfig::default() };
+        let feed = Feed::start(config).await;
+        for _ in 0..events {
+            feed.append(sources).await;
+        }
+        let _pipeline = super::incidents::start_pipeline(&feed.api);
+        super::incidents::claim(&feed.api, "postgres", Transition::Firing).await;
+        let asked = std::time::Instant::now();
+        let mut client = feed.subscriber(json!({ "action": "subscribe", "events": ["incident.created"], "after": 0 })).await;
+        assert!(client.event().await > events);
+        assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
+    }
 }
 
 #[actix_web::test]
