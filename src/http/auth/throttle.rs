@@ -40,8 +40,9 @@ struct Known {
 #[derive(Debug, Default)]
 pub struct Throttle(Mutex<Known>);
 
+/// Two spellings of a name are one account where the ledger takes them for one: it looks past the case of ASCII letters.
 fn account(name: &str) -> Account {
-    let digest: [u8; 32] = Sha256::digest(name.as_bytes()).into();
+    let digest: [u8; 32] = Sha256::digest(name.to_ascii_lowercase().as_bytes()).into();
     let mut short = Account::default();
     short.copy_from_slice(digest.get(..16).unwrap_or(&[0; 16]));
     short
@@ -137,6 +138,21 @@ mod tests {
         throttle.right("ada", address(1), now);
         throttle.wrong("ada", address(1), now);
         assert_eq!(throttle.wait("ada", address(1), now), Duration::ZERO, "a right password makes up for it");
+    }
+
+    #[test]
+    fn t12_all_spellings_of_a_name_are_one_account() {
+        let throttle = Throttle::default();
+        let now = Duration::from_secs(1000);
+        for bits in 0..32_u32 {
+            let spelled = |(at, letter): (usize, char)| if bits >> at & 1 == 1 { letter.to_ascii_uppercase() } else { letter };
+            let name: String = "admin".chars().enumerate().map(spelled).collect();
+            throttle.wrong(&name, address(1), now);
+        }
+        assert_eq!(throttle.wait("aDmIn", address(1), now), LONGEST);
+        throttle.right("ADMIN", address(2), now);
+        assert_eq!(throttle.0.lock().welcome.keys().map(|(account, _)| *account).collect::<Vec<_>>(), [account("admin")]);
+        assert_eq!(throttle.wait("admin\u{e9}", address(1), now), Duration::ZERO, "another name");
     }
 
     #[test]
