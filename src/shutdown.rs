@@ -21,6 +21,12 @@ use tokio::{
 
 /// From the first sign of a stop to the end of the process, whatever happens.
 pub const DEADLINE: Duration = Duration::from_millis(9_500);
+/// The most that each part may take, in milliseconds. Together they stay below [`DEADLINE`]: if everything before it
+/// hangs, the ledger still has its whole share to close in.
+const SHARES: [(&str, u64); 7] =
+    [("live feed", 1000), ("http", 3250), ("connectors", 1000), ("detectors", 500), ("pipeline", 500), ("core", 500), ("ledger", 2500)];
+/// What tells the service manager that the stop itself went wrong.
+const FORCED: u8 = 70;
 
 /// Why the process ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,7 +111,7 @@ impl Stopper {
                 return;
             }
             error!(log, "the ordered stop took too long; ending now");
-            process::exit(i32::from(code));
+            process::exit(i32::from(forced(code)));
         };
         if let Err(failure) = std::thread::Builder::new().name("stop-deadline".to_owned()).spawn(guard) {
             warn!(self.log, "no deadline for the stop"; "error" => %failure);
@@ -162,8 +168,19 @@ impl Stopper {
     }
 }
 
-/// One step of the stop. A step that takes too long is logged and left behind.
+/// The exit code of a stop that had to be cut off: never success.
+fn forced(code: u8) -> u8 {
+    if code == 0 { FORCED } else { code }
+}
+
+fn share(name: &str) -> Option<Duration> {
+    SHARES.iter().find(|(named, _)| *named == name).map(|(_, millis)| Duration::from_millis(*millis))
+}
+
+/// One step of the stop. A step that takes longer than `patience`, or than its share of the [`DEADLINE`], is logged and
+/// left behind.
 pub async fn phase(log: &Logger, name: &'static str, patience: Duration, work: impl Future<Output = ()>) {
+    let patience = share(name).map_or(patience, |share| patience.min(share));
     let begun = tokio::time::Instant::now();
     match tokio::time::timeout(patience, work).await {
         Ok(()) => slog::debug!(log, "stopped"; "part" => name, "millis" => begun.elapsed().as_millis()),
@@ -181,6 +198,24 @@ mod tests {
         assert_eq!(Reason::Signal("SIGTERM").code(), 0);
         assert_eq!(Reason::GaveUp(gave_up).code(), 70);
         assert_eq!(Reason::Server("gone".to_owned()).code(), 70);
+    }
+
+    #[test]
+    fn a_stop_that_is_cut_off_is_no_success() {
+        assert_eq!((forced(0), forced(70), forced(64)), (70, 70, 64));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_ledger_has_its_time_even_if_every_part_before_it_hangs() {
+        let log = Logger::root(slog::Discard, slog::o!());
+        let begun = tokio::time::Instant::now();
+        let mut before = Duration::ZERO;
+        for (name, _) in SHARES {
+            before = begun.elapsed();
+            phase(&log, name, Duration::from_secs(60), std::future::pending()).await;
+        }
+        assert_eq!(begun.elapsed() - before, Duration::from_millis(2500), "the ledger is last");
+        assert!(begun.elapsed() + Duration::from_millis(200) < DEADLINE, "{:?}", begun.elapsed());
     }
 
     #[tokio::test(start_paused = true)]
