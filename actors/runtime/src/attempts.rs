@@ -1,6 +1,9 @@
 //! How often each follower failed at what it is reading: kept outside of it, so that a failure cannot take it away.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use opspilot_kernel::ids::Seq;
 use parking_lot::Mutex;
@@ -20,9 +23,13 @@ pub struct Attempt {
 }
 
 /// The attempts of every follower. Cheap to clone; every clone is the same book.
+///
+/// A follower that failed begins again at what was last stored, which may be far before what it failed at. So a page
+/// stays open until its follower got past its range, not merely past something else.
 #[derive(Debug, Clone, Default)]
 pub struct AttemptBook {
-    pages: Arc<Mutex<HashMap<String, Attempt>>>,
+    /// By follower and first number; the ranges of one follower do not overlap.
+    pages: Arc<Mutex<HashMap<String, BTreeMap<Seq, Attempt>>>>,
     first_heads: Arc<Mutex<HashMap<String, Seq>>>,
 }
 
@@ -30,36 +37,46 @@ impl AttemptBook {
     /// So many failures at one range, and it is taken apart.
     pub const LIMIT: u32 = 3;
 
-    /// What `module` began and did not finish.
-    pub fn open(&self, module: &str) -> Option<Attempt> {
-        self.pages.lock().get(module).copied()
+    /// The next range behind `position` that `module` began and did not finish.
+    pub fn open(&self, module: &str, position: Seq) -> Option<Attempt> {
+        let pages = self.pages.lock();
+        let (_, attempt) = pages.get(module)?.iter().find(|(_, attempt)| attempt.last > position)?;
+        Some(Attempt { first: attempt.first.max(position.saturating_add(1)), ..*attempt })
     }
 
     /// `module` begins `first..=last`; says how often it now did.
     pub fn begin(&self, module: &str, first: Seq, last: Seq) -> u32 {
         let mut pages = self.pages.lock();
-        let fresh = Attempt { first, last, count: 0, deadly: false };
-        let attempt = pages.entry(module.to_owned()).or_insert(fresh);
-        if (attempt.first, attempt.last) != (first, last) {
-            *attempt = fresh;
-        }
+        let ranges = pages.entry(module.to_owned()).or_default();
+        let attempt = ranges.entry(first).or_insert(Attempt { first, last, count: 0, deadly: false });
         attempt.count = attempt.count.saturating_add(1);
         attempt.count
     }
 
-    /// `module` got past what it had begun.
-    pub fn done(&self, module: &str) {
-        self.pages.lock().remove(module);
+    /// `module` could not even try what it had begun at `first`.
+    pub fn take_back(&self, module: &str, first: Seq) {
+        let mut pages = self.pages.lock();
+        let Some(ranges) = pages.get_mut(module) else { return };
+        if let Some(attempt) = ranges.get_mut(&first) {
+            attempt.count = attempt.count.saturating_sub(1);
+            if attempt.count == 0 {
+                ranges.remove(&first);
+            }
+        }
     }
 
-    /// `module` got past a part of what it had begun: the rest begins at `first`.
-    pub fn narrow(&self, module: &str, first: Seq) {
+    /// `module` got past everything up to `position`; what it had begun and reaches beyond begins behind it.
+    pub fn done(&self, module: &str, position: Seq) {
         let mut pages = self.pages.lock();
-        if let Some(attempt) = pages.get_mut(module) {
-            attempt.first = attempt.first.max(first);
-            if attempt.first > attempt.last {
-                pages.remove(module);
-            }
+        let Some(ranges) = pages.get_mut(module) else { return };
+        let rest = position.saturating_add(1);
+        let behind = ranges.split_off(&rest);
+        let cut = std::mem::replace(ranges, behind).into_values().rfind(|attempt| attempt.last > position);
+        if let Some(attempt) = cut {
+            ranges.insert(rest, Attempt { first: rest, ..attempt });
+        }
+        if ranges.is_empty() {
+            pages.remove(module);
         }
     }
 
@@ -70,6 +87,7 @@ impl AttemptBook {
 
     /// What an earlier run of the process began and did not finish.
     pub fn recall(&self, module: &str, first: Seq, last: Seq, count: u32) {
-        self.pages.lock().entry(module.to_owned()).or_insert(Attempt { first, last, count, deadly: true });
+        let mut pages = self.pages.lock();
+        pages.entry(module.to_owned()).or_default().entry(first).or_insert(Attempt { first, last, count, deadly: true });
     }
 }

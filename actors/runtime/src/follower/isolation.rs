@@ -42,7 +42,6 @@ impl<C: Consumer> Follower<C> {
         let Some(isolation) = self.isolation.as_ref() else { return };
         let Some((first, last)) = isolation.ranges.last().copied() else {
             self.isolation = None;
-            self.deps.attempts.done(self.deps.module);
             self.lease.forgive();
             return self.proceed(ctx);
         };
@@ -101,7 +100,7 @@ impl<C: Consumer> Follower<C> {
         if let Some(isolation) = self.isolation.as_mut() {
             isolation.ranges.pop();
         }
-        self.deps.attempts.narrow(self.deps.module, last.saturating_add(1));
+        self.deps.attempts.done(self.deps.module, last);
         self.proceed(ctx);
     }
 

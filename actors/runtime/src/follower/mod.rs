@@ -235,23 +235,20 @@ impl<C: Consumer> Follower<C> {
     fn read_on(&mut self, ctx: &mut Context<Self>) {
         let deps = Arc::clone(&self.deps);
         let Some(state) = self.state.as_mut() else { return };
-        let open = deps.attempts.open(deps.module).filter(|open| open.first == state.position.saturating_add(1));
         let mut entries = match C::Entry::next(&deps.ledger, state.position, deps.options.chunk_bytes) {
             Ok(entries) => entries,
             Err(error) => return self.retry(ctx, &error),
         };
-        if let Some(open) = open {
-            // the same range as before, so that its failures add up
-            entries = entries.into_iter().filter_map(|entry| entry.within(open.first, open.last)).collect();
+        let Some(first) = entries.first().map(Entries::first_seq) else { return self.rest(ctx) };
+        if let Some(open) = deps.attempts.open(deps.module, first.saturating_sub(1)) {
+            if open.first == first && open.count >= AttemptBook::LIMIT {
+                return self.begin_isolation(ctx, open);
+            }
+            // the same range as before, so that its failures add up; and what is before it on its own
+            let upto = if open.first == first { open.last } else { open.first.saturating_sub(1) };
+            entries = entries.into_iter().filter_map(|entry| entry.within(first, upto)).collect();
         }
-        let (Some(first), Some(last)) = (entries.first().map(Entries::first_seq), entries.last().map(Entries::last_seq)) else {
-            return self.rest(ctx);
-        };
-        if let Some(open) = open
-            && open.count >= AttemptBook::LIMIT
-        {
-            return self.begin_isolation(ctx, open);
-        }
+        let Some(last) = entries.last().map(Entries::last_seq) else { return self.rest(ctx) };
         deps.attempts.begin(deps.module, first, last);
         if first <= state.suspect_upto {
             return self.count_then_feed(ctx, first, last, entries);
@@ -272,7 +269,7 @@ impl<C: Consumer> Follower<C> {
                 }
                 Ok(_) => follower.feed(ctx, entries, Some(last)),
                 Err(error) => {
-                    follower.deps.attempts.done(follower.deps.module);
+                    follower.deps.attempts.take_back(follower.deps.module, first);
                     follower.retry(ctx, &error);
                 }
             }
@@ -287,7 +284,7 @@ impl<C: Consumer> Follower<C> {
         let count = last.saturating_sub(before);
         deps.tally.received(count);
         let outputs = state.consume(entries);
-        deps.attempts.done(deps.module);
+        deps.attempts.done(deps.module, last);
         let saves = state.save_is_due(&deps) || clear_upto.is_some();
         if outputs.is_empty() && !saves {
             deps.tally.ok(count);

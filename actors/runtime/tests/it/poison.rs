@@ -42,6 +42,32 @@ fn s3_a_poison_signal_is_tried_three_times_then_set_aside_and_its_neighbours_are
 }
 
 #[test]
+fn s3_a_poison_signal_far_behind_what_was_last_stored_is_still_found() {
+    on_real_time(|| async {
+        let stage = Stage::new();
+        stage.faults.poison.store(true, Ordering::SeqCst);
+        let faults = std::sync::Arc::clone(&stage.faults);
+        // the restart intensity is the usual one: attempts that are not added up use it up
+        let mut spec = opspilot_runtime::ChildSpec::module(crate::followers::ID);
+        spec.backoff.first = Duration::from_millis(1);
+        let never = Duration::from_secs(86_400);
+        let options = FollowerOptions { chunk_bytes: 1, save_every: never, save_signals: u64::MAX, ..FollowerOptions::default() };
+        let follower = opspilot_runtime::follow(&stage.ctx, spec, options, move || crate::followers::Adder::new(&faults));
+        // what comes later was not there when the process started
+        let mut last = stage.append(&["alert before"]).await;
+        caught_up(&follower, last).await;
+        for lines in [["alert a", "alert b"], ["alert c", "alert d"], ["alert e", "alert poison"], ["alert f", "alert g"]] {
+            last = stage.append(&lines).await;
+        }
+        caught_up(&follower, last).await;
+        let letters = letters(&stage).await;
+        assert_eq!(letters.iter().map(|letter| letter.first_seq).collect::<Vec<_>>(), [7], "{letters:?}");
+        assert_eq!(stage.world.restarts("panic"), 3, "three attempts, although each begins two chunks before it");
+        assert_eq!(stage.alerts(), expected(&stage.ledger, &[7]), "the neighbours, once and in order");
+    });
+}
+
+#[test]
 fn s3_many_poison_signals_do_not_use_up_the_restart_intensity() {
     on_real_time(|| async {
         let stage = Stage::new();
