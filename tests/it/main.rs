@@ -12,6 +12,7 @@ mod cli;
 mod common;
 mod crash;
 mod demo;
+mod durability;
 #[cfg(feature = "failpoints")]
 mod faults;
 mod life;

@@ -31,6 +31,11 @@ pub fn install_panic_hook(log: slog::Logger) {
         let place = info.location().map_or_else(String::new, |at| format!("{}:{}", at.file(), at.line()));
         let text =
             info.payload().downcast_ref::<&'static str>().copied().or_else(|| info.payload().downcast_ref::<String>().map(String::as_str));
+        // how a fault test ends the process at a point: `FAILPOINTS=ledger::before_commit=panic(abort)`
+        #[cfg(feature = "failpoints")]
+        if text == Some("abort") {
+            std::process::abort();
+        }
         let text: String = text.unwrap_or("a panic without a message").chars().take(200).collect();
         let actor = ACTOR.try_with(Cell::get).ok().flatten().unwrap_or("none");
         slog::error!(log, "panic"; "actor" => actor, "message" => text, "place" => place);

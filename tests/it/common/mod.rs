@@ -64,7 +64,12 @@ impl Home {
 
     /// The service on this folder, started but perhaps not ready.
     pub fn spawn(&self, variables: &[(&str, &str)]) -> Service {
-        let mut command = command();
+        self.spawn_under(&[], variables)
+    }
+
+    /// The same as the child of another program, which must become the service (`exec`, `strace -D`).
+    pub fn spawn_under(&self, wrapper: &[&str], variables: &[(&str, &str)]) -> Service {
+        let mut command = wrapped(wrapper);
         command
             .args(["serve", "--listen", "127.0.0.1:0", "--config"])
             .arg(self.config())
@@ -104,7 +109,13 @@ impl Home {
 
 /// The binary under test, with nothing of our own environment that could configure it.
 pub fn command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_opspilot"));
+    wrapped(&[])
+}
+
+fn wrapped(wrapper: &[&str]) -> Command {
+    let words: Vec<&str> = wrapper.iter().copied().chain([env!("CARGO_BIN_EXE_opspilot")]).collect();
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]);
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("OPSPILOT")) {
         command.env_remove(name);
     }
@@ -149,17 +160,26 @@ impl Drop for Service {
 impl Service {
     /// Waits until it answers that it is ready.
     pub async fn ready(&mut self) {
-        let log = self.log.clone();
-        let child = self.child.as_mut().unwrap();
-        self.url = until("the service's address", async || {
-            assert!(child.try_wait().unwrap().is_none(), "the service ended: {}", log.lines().join("\n"));
-            let line = log.lines().into_iter().find(|line| line.contains("\"msg\":\"ready\""))?;
-            let line: Json = serde_json::from_str(&line).unwrap();
-            Some(line["url"].as_str().unwrap().to_owned())
-        })
-        .await;
+        assert!(self.listening().await, "the service ended: {}", self.log.lines().join("\n"));
         let (http, url) = (self.http.clone(), self.url.clone());
         until("readiness", async || http.get(format!("{url}/api/readyz")).send().await.ok().filter(|answer| answer.status() == 200)).await;
+    }
+
+    /// Waits until it says where it listens; `false` if it ended instead.
+    pub async fn listening(&mut self) -> bool {
+        let log = self.log.clone();
+        let child = self.child.as_mut().unwrap();
+        let url = until("the service's address", async || {
+            if child.try_wait().unwrap().is_some() {
+                return Some(None);
+            }
+            let line = log.lines().into_iter().find(|line| line.contains("\"msg\":\"ready\""))?;
+            let line: Json = serde_json::from_str(&line).unwrap();
+            Some(Some(line["url"].as_str().unwrap().to_owned()))
+        })
+        .await;
+        self.url = url.clone().unwrap_or_default();
+        url.is_some()
     }
 
     pub fn pid(&self) -> rustix::process::Pid {
@@ -291,4 +311,20 @@ pub fn client(service: &Service, args: &[&str]) -> std::process::Output {
 pub fn append(path: &Path, text: &str) {
     use std::io::Write;
     std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap().write_all(text.as_bytes()).unwrap();
+}
+
+/// Whether the long run was asked for.
+pub fn long() -> bool {
+    std::env::var_os("OPSPILOT_LONG").is_some()
+}
+
+/// Whether an outside program is there. Under `OPSPILOT_REQUIRE_TOOLS` it must be.
+pub fn has_tool(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let there = std::env::split_paths(&path).any(|folder| folder.join(name).is_file());
+    assert!(there || std::env::var_os("OPSPILOT_REQUIRE_TOOLS").is_none(), "{name} is not installed, and must be here");
+    if !there {
+        println!("SKIPPED: {name} is not installed");
+    }
+    there
 }
