@@ -173,6 +173,22 @@ impl Cell {
         moved.then(|| instance.saturating_add(1))
     }
 
+    /// Leaves the current instance behind, with nobody in its place: should its thread wake up, it finds that it may
+    /// not change anything any more. False if it ended after all.
+    pub(crate) fn leave_behind(&self) -> bool {
+        let moved = self.standing.send_if_modified(|standing| {
+            let allowed = !standing.phase.is_final();
+            if allowed {
+                *standing = Standing { phase: Phase::Stopped, instance: standing.instance.saturating_add(1) };
+            }
+            allowed
+        });
+        if moved {
+            self.health.phase(self.id(), Phase::Stopped);
+        }
+        moved
+    }
+
     /// Judges the end of the current instance, counts it, and shows it in health.
     pub(crate) fn ended(&self, cause: Cause, detail: &str) -> Verdict {
         let verdict = self.policy.lock().ended(cause, self.clock.elapsed());

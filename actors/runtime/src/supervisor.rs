@@ -89,6 +89,7 @@ struct Children {
 struct Child {
     cell: Arc<Cell>,
     drain: Box<dyn Fn(Duration) -> BoxFuture<'static, bool> + Send>,
+    disconnect: Box<dyn Fn() + Send>,
 }
 
 /// How a child's stop went.
@@ -162,9 +163,13 @@ impl Supervisor {
             let slot = Arc::clone(&slot);
             move |deadline| Slot::drain(Arc::clone(&slot), deadline).boxed()
         };
+        let disconnect = {
+            let slot = Arc::clone(&slot);
+            move || slot.disconnect()
+        };
         let mut children = self.inner.children.lock();
         children.running.retain(|child| !child.cell.standing().phase.is_final());
-        children.running.push(Child { cell, drain: Box::new(drain) });
+        children.running.push(Child { cell, drain: Box::new(drain), disconnect: Box::new(disconnect) });
         Handle::new(slot)
     }
 
@@ -199,7 +204,7 @@ impl Supervisor {
     }
 
     async fn stop_child(&self, child: Child) -> Stopped {
-        let Child { cell, drain } = child;
+        let Child { cell, drain, disconnect } = child;
         let log = &self.inner.options.log;
         if cell.standing().phase.is_final() {
             return Stopped::Cut;
@@ -211,11 +216,12 @@ impl Supervisor {
         cell.order_stop();
         let mut standing = cell.watch();
         let over = standing.wait_for(|now| now.phase.is_final());
-        let over = tokio::time::timeout(HeartbeatPolicy::DEFAULT.every, over).await.is_ok_and(|over| over.is_ok());
-        match (over, drained) {
+        let over = tokio::time::timeout(cell.spec.heartbeat.every, over).await.is_ok_and(|over| over.is_ok());
+        match (over || !cell.leave_behind(), drained) {
             (true, true) => Stopped::Drained,
             (true, false) => Stopped::Cut,
             (false, _) => {
+                disconnect();
                 slog::error!(log, "actor does not end and is left behind"; "actor" => cell.id());
                 Stopped::Skipped
             }
