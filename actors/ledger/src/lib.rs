@@ -21,6 +21,7 @@ mod frames;
 mod ledger;
 mod lock;
 mod logs;
+mod marker;
 mod metrics;
 mod open;
 mod read;

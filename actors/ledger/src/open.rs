@@ -3,10 +3,9 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::Write,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use diesel::{connection::SimpleConnection, prelude::*, sql_types};
@@ -18,6 +17,7 @@ use crate::{
     ledger::{Options, Shared},
     lock::{self, DirLock, FileSystem, io_error, sync_dir},
     logs::{AlertLog, EventLog, SignalLog},
+    marker::{self, Acknowledged, Marker},
     metrics::Metrics,
     read::ReadPool,
     storage::Storage,
@@ -48,6 +48,7 @@ pub(crate) struct Files {
     /// device failed. Never closed before the connections: closing any handle on the file drops SQLite's
     /// locks on it.
     database: File,
+    marker: OnceLock<Marker>,
     _lock: DirLock,
 }
 
@@ -83,6 +84,14 @@ impl Files {
     /// Whether forcing the database file to the device fails, or failed since it was last asked.
     pub(crate) fn sync_fails(&self) -> bool {
         self.database.sync_data().is_err()
+    }
+
+    /// Notes beside the database that work up to `heads` is committed.
+    pub(crate) fn acknowledge(&self, heads: &Heads) {
+        if let Some(marker) = self.marker.get() {
+            // without it a loss may go unnoticed, but nothing is lost by it
+            drop(marker.acknowledge(heads));
+        }
     }
 
     /// Takes the mark of an orderly stop.
@@ -213,16 +222,12 @@ pub(crate) fn open(options: Options) -> Result<(Arc<Shared>, WriterState), OpenE
     let lock = DirLock::take(&dir)?;
     let path = dir.join(DATABASE);
     let marker = dir.join(MARKER);
-    let unclean = marker.exists();
-    if unclean && path.exists() && !wal_of(&dir).exists() {
-        return Err(OpenError::Damaged {
-            path: path.display().to_string(),
-            detail: format!(
-                "the last run did not stop in order, and its write-ahead log {} is missing, with acknowledged data in it; put it back, or delete {} to go on without that data",
-                wal_of(&dir).display(),
-                marker.display()
-            ),
-        });
+    let left = marker::left(&marker).map_err(io_error(&marker))?;
+    if let Some(acknowledged) = left.as_ref().and_then(|left| left.acknowledged)
+        && path.exists()
+        && !wal_of(&dir).exists()
+    {
+        nothing_lost(&options, &path, &acknowledged)?;
     }
     // made here and not by SQLite, so that nobody else can read it
     let database = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path).map_err(io_error(&path))?;
@@ -231,6 +236,7 @@ pub(crate) fn open(options: Options) -> Result<(Arc<Shared>, WriterState), OpenE
         dir: dir.clone(),
         reserve_bytes: options.limits.reserve_bytes,
         database,
+        marker: OnceLock::new(),
         _lock: lock,
     });
     let mut conn = connect(&files.url, &path, options.limits.busy_timeout.as_millis())?;
@@ -258,9 +264,11 @@ pub(crate) fn open(options: Options) -> Result<(Arc<Shared>, WriterState), OpenE
         high_water: std::sync::atomic::AtomicI64::new(heads.audit.last_ts.millis()),
         options,
     });
+    let unclean = left.is_some();
     let mut state = WriterState::new(&shared, conn, heads);
     state.announce_start(&made, unclean).map_err(|source| classify(&path, source))?;
-    mark_running(&marker, &shared.identity.boot).map_err(io_error(&marker))?;
+    let running = Marker::set(&marker, &shared.identity.boot, state.heads()).map_err(io_error(&marker))?;
+    drop(shared.files.marker.set(running));
     sync_dir(&dir)?;
     info!(shared.options.log, "the ledger is open"; "dir" => %dir.display(), "signals" => heads.signal, "events" => heads.event, "unclean" => unclean);
     if unclean {
@@ -269,10 +277,34 @@ pub(crate) fn open(options: Options) -> Result<(Arc<Shared>, WriterState), OpenE
     Ok((shared, state))
 }
 
-fn mark_running(marker: &Path, boot: &str) -> std::io::Result<()> {
-    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(marker)?;
-    file.write_all(boot.as_bytes())?;
-    file.sync_all()
+/// After an unclean stop without a write-ahead log: refuses a database that ends before what was
+/// acknowledged. Read as a file that nobody writes, so that no new log is made beside it.
+fn nothing_lost(options: &Options, path: &Path, acknowledged: &Acknowledged) -> Result<(), OpenError> {
+    let url = url_of(path, options.vfs.as_deref());
+    let separator = if options.vfs.is_some() { '&' } else { '?' };
+    let found = SqliteConnection::establish(&format!("{url}{separator}immutable=1")).map_err(LedgerError::from).and_then(|mut conn| {
+        conn.batch_execute("PRAGMA query_only=1; PRAGMA trusted_schema=0; PRAGMA mmap_size=0;")?;
+        heads(&mut conn)
+    });
+    let lost = match found {
+        Ok(heads) => match acknowledged.missing_in(&Acknowledged::from(&heads)) {
+            Some(missing) => missing,
+            None => return Ok(()),
+        },
+        Err(LedgerError::Unavailable(failure)) if failure.reason != FailureReason::Damaged => {
+            return Err(classify(path, failure.into()));
+        }
+        // a database that was still empty, or a checkpoint that was cut off
+        Err(error) => error.to_string(),
+    };
+    Err(OpenError::Damaged {
+        path: path.display().to_string(),
+        detail: format!(
+            "the last run did not stop in order, and its write-ahead log {} is missing, with acknowledged data in it ({lost}); put it back, or delete {} to go on without that data",
+            wal_of(&options.dir).display(),
+            options.dir.join(MARKER).display()
+        ),
+    })
 }
 
 /// After an unclean stop the whole file is looked through while it is already in use.

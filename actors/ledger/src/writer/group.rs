@@ -218,6 +218,9 @@ impl WriterState {
         if work.heads.signal > self.heads.signal {
             self.claims.committed(work.now);
         }
+        if work.heads != self.heads {
+            shared.files.acknowledge(&work.heads);
+        }
         self.heads = work.heads;
         for (entry, bytes) in work.signals {
             shared.signals.push(entry, bytes);

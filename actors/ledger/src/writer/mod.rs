@@ -128,6 +128,10 @@ impl WriterState {
         let claims = Claims::new(shared.options.limits.claims);
         WriterState { shared: shared.clone(), conn, heads, claims, upkeep: upkeep::Upkeep::default(), wal: None }
     }
+
+    pub(crate) fn heads(&self) -> &Heads {
+        &self.heads
+    }
 }
 
 /// Starts the thread with a connection that is already there.

@@ -87,6 +87,30 @@ fn a9_a_missing_log_after_a_kill_is_refused_with_the_reason() {
 }
 
 #[test]
+fn a9_a_log_that_was_checkpointed_and_taken_away_after_a_kill_is_not_missed() {
+    let rig = Rig::new();
+    let (image, acknowledged) = killed(&rig, 3);
+    let clock: opspilot_kernel::clock::SharedClock = rig.clock.clone();
+    let report = opspilot_ledger::backup(&image, &rig.dir.path().join("copy.db"), &clock).unwrap();
+    assert_eq!(report.last_signal, 600);
+    assert!(!wal(&image).exists(), "the backup was the last to close, and SQLite took the log away");
+    let ledger = open(&rig, &image).unwrap();
+    assert_eq!(messages(&ledger), acknowledged);
+}
+
+#[test]
+fn a9_a_database_copied_without_its_log_is_refused_as_often_as_it_is_tried() {
+    let rig = Rig::new();
+    let (image, _) = killed(&rig, 3);
+    fs::remove_file(wal(&image)).unwrap();
+    fs::remove_file(image.join(format!("{DATABASE}-shm"))).unwrap();
+    for _ in 0..2 {
+        let refused = open(&rig, &image).unwrap_err().to_string();
+        assert!(refused.contains("is missing, with acknowledged data in it"), "{refused}");
+    }
+}
+
+#[test]
 fn a9_a_truncated_log_gives_a_prefix_and_nothing_else() {
     let rig = Rig::new();
     let (image, acknowledged) = killed(&rig, 6);
