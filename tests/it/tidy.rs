@@ -13,7 +13,10 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
         let path = entry.path();
         if path.is_dir() {
-            sources(&path, found);
+            // what only tests and measurements are made of is not shipped
+            if !["tests", "benches", "examples", "target"].iter().any(|name| path.ends_with(name)) {
+                sources(&path, found);
+            }
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             found.push(path);
         }
