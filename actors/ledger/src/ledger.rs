@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
     thread::JoinHandle,
     time::Duration,
@@ -18,7 +18,7 @@ use tokio::sync::{oneshot, watch};
 use crate::{
     actor::AuditActor,
     batch::SignalBatch,
-    error::{LedgerError, OpenError, StorageFailure},
+    error::{FailureReason, LedgerError, OpenError, StorageFailure},
     logs::{AlertLog, EventLog, SignalLog},
     metrics::Metrics,
     open::{self, Files},
@@ -204,6 +204,26 @@ pub(crate) struct Shared {
     pub(crate) identity: Identity,
     /// The latest wall time that an audit entry carries, in milliseconds.
     pub(crate) high_water: AtomicI64,
+    /// Whether the process was told that it must end.
+    pub(crate) fatal_told: AtomicBool,
+}
+
+impl Shared {
+    /// Storage failed: everybody sees it. If nothing can be trusted any more, the process is told to end, and
+    /// damage is noted for the next start.
+    pub(crate) fn fail(&self, failure: &StorageFailure) {
+        self.storage.fail(failure.clone(), self.options.clock.now());
+        if !failure.reason.is_fatal() || self.fatal_told.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        slog::crit!(self.options.log, "storage cannot be trusted any more"; "reason" => failure.reason.as_str(), "detail" => &failure.detail);
+        if failure.reason == FailureReason::Damaged
+            && let Err(error) = self.files.note_damage(&failure.detail)
+        {
+            slog::warn!(self.options.log, "the damage could not be noted for the next start"; "error" => %error);
+        }
+        (self.options.fatal)(failure);
+    }
 }
 
 struct Inner {

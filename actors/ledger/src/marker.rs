@@ -4,7 +4,7 @@
 //! It also says up to which numbers the run acknowledged its work. Nothing forces these to the device: they
 //! outlive a kill, and after a loss of power they may be too low but never too high. SQLite takes the
 //! write-ahead log away itself once all of it is in the database, so a log that is not there proves nothing;
-//! a database that ends before these numbers does.
+//! a database that ends before these numbers does. If the run met damage, the marker says that too.
 
 use std::{
     fmt,
@@ -58,11 +58,16 @@ impl fmt::Display for Acknowledged {
     }
 }
 
+/// What the line about damage begins with.
+const DAMAGE: &str = "damaged: ";
+
 /// What the marker of the last run says.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Left {
     /// What was acknowledged; nothing if the marker does not say.
     pub(crate) acknowledged: Option<Acknowledged>,
+    /// The damage that was met.
+    pub(crate) damage: Option<String>,
 }
 
 impl Left {
@@ -71,7 +76,8 @@ impl Left {
         let mut numbers = lines.next().unwrap_or_default().split(' ').skip(1).map(str::parse::<Seq>);
         let mut next = || numbers.next().and_then(Result::ok);
         let acknowledged = (|| Some(Acknowledged { signal: next()?, alert: next()?, event: next()?, audit: next()? }))();
-        Left { acknowledged }
+        let damage = lines.next().and_then(|line| line.strip_prefix(DAMAGE)).map(str::to_owned);
+        Left { acknowledged, damage }
     }
 }
 
@@ -90,6 +96,8 @@ pub(crate) struct Marker {
     file: File,
     /// Where the numbers begin.
     numbers_at: u64,
+    /// Where a line about damage begins.
+    damage_at: u64,
 }
 
 impl Marker {
@@ -101,7 +109,14 @@ impl Marker {
         file.write_all_at(line.as_bytes(), 0)?;
         file.set_len(length(&line))?;
         file.sync_all()?;
-        Ok(Marker { file, numbers_at: length(boot) + 1 })
+        Ok(Marker { file, numbers_at: length(boot) + 1, damage_at: length(&line) })
+    }
+
+    /// The database is damaged: the next run looks it through before it serves anything.
+    pub(crate) fn damaged(&self, detail: &str) -> io::Result<()> {
+        let line = format!("{DAMAGE}{}\n", detail.replace(['\n', '\r'], " "));
+        self.file.write_all_at(line.as_bytes(), self.damage_at)?;
+        self.file.sync_all()
     }
 
     /// Work up to `heads` is committed and about to be acknowledged.
@@ -129,7 +144,9 @@ mod tests {
         let marker = Marker::set(&path, "00ff", &Heads { signal: 7, ..Heads::default() }).unwrap();
         marker.acknowledge(&Heads { signal: u64::MAX, alert: 2, event: 3, ..Heads::default() }).unwrap();
         let acknowledged = Acknowledged { signal: u64::MAX, alert: 2, event: 3, audit: 0 };
-        assert_eq!(left(&path).unwrap(), Some(Left { acknowledged: Some(acknowledged) }));
+        assert_eq!(left(&path).unwrap(), Some(Left { acknowledged: Some(acknowledged), damage: None }));
+        marker.damaged("page 7\nand page 8").unwrap();
+        assert_eq!(left(&path).unwrap(), Some(Left { acknowledged: Some(acknowledged), damage: Some("page 7 and page 8".to_owned()) }));
         assert_eq!(acknowledged.missing_in(&acknowledged), None);
         let found = Acknowledged { alert: 1, ..acknowledged };
         assert_eq!(acknowledged.missing_in(&found).unwrap(), "alerts up to 2 were acknowledged and it ends at 1");

@@ -94,6 +94,11 @@ impl Files {
         }
     }
 
+    /// Notes beside the database that it is damaged.
+    pub(crate) fn note_damage(&self, detail: &str) -> std::io::Result<()> {
+        self.marker.get().map_or(Ok(()), |marker| marker.damaged(detail))
+    }
+
     /// Takes the mark of an orderly stop.
     pub(crate) fn mark_stopped(&self) -> std::io::Result<()> {
         std::fs::remove_file(self.dir.join(MARKER))?;
@@ -240,6 +245,13 @@ pub(crate) fn open(options: Options) -> Result<(Arc<Shared>, WriterState), OpenE
         _lock: lock,
     });
     let mut conn = connect(&files.url, &path, options.limits.busy_timeout.as_millis())?;
+    if let Some(met) = left.as_ref().and_then(|left| left.damage.as_deref()) {
+        warn!(options.log, "the last run met damage; the database is looked through before anything is served"; "detail" => met);
+        let answer = text(&mut conn, "PRAGMA quick_check(1)").map_err(|source| classify(&path, source))?;
+        if answer != "ok" {
+            return Err(OpenError::Damaged { path: path.display().to_string(), detail: answer });
+        }
+    }
     let made = migrate(&mut conn, &path)?;
     let heads = heads(&mut conn).map_err(|source| classify(&path, source))?;
     if let Err(error) = files.make_reserve() {
@@ -262,6 +274,7 @@ pub(crate) fn open(options: Options) -> Result<(Arc<Shared>, WriterState), OpenE
         files,
         identity,
         high_water: std::sync::atomic::AtomicI64::new(heads.audit.last_ts.millis()),
+        fatal_told: std::sync::atomic::AtomicBool::new(false),
         options,
     });
     let unclean = left.is_some();
@@ -332,9 +345,7 @@ fn check_in_background(shared: Arc<Shared>) {
 
 fn found_damage(shared: &Shared, path: &Path, detail: String) {
     let failure = StorageFailure::new(FailureReason::Damaged, format!("{}: {detail}", path.display()));
-    slog::crit!(shared.options.log, "the database is damaged"; "detail" => &failure.detail);
-    shared.storage.fail(failure.clone(), shared.options.clock.now());
-    (shared.options.fatal)(&failure);
+    shared.fail(&failure);
 }
 
 #[cfg(test)]

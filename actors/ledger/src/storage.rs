@@ -68,6 +68,11 @@ impl Storage {
         }
     }
 
+    /// Whether nothing may be written any more by this process.
+    pub(crate) fn is_fatal(&self) -> bool {
+        matches!(&*self.health.borrow(), StorageHealth::Failed { failure, .. } if failure.reason.is_fatal())
+    }
+
     pub(crate) fn is_stopped(&self) -> bool {
         self.failure().is_some_and(|failure| failure.reason == FailureReason::Stopped)
     }

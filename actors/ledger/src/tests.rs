@@ -94,6 +94,23 @@ fn a6_with_the_reserve_given_up_people_work_and_signals_wait() {
 }
 
 #[test]
+fn a6_stopped_on_a_full_disk_the_next_start_finds_everything() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut with_no_room = options(dir.path());
+    with_no_room.limits.reserve_bytes = 1 << 60;
+    let ledger = Ledger::open(with_no_room).unwrap();
+    let rt = runtime();
+    rt.block_on(ledger.append(batch(10))).unwrap();
+    spoil(&ledger, "PRAGMA max_page_count=1").unwrap();
+    rt.block_on(ledger.append(batch(5000))).unwrap_err();
+    rt.block_on(ledger.shut_down()).unwrap();
+    drop(ledger);
+    assert!(dir.path().join("running").exists(), "the stop could not be recorded");
+    let ledger = Ledger::open(options(dir.path())).unwrap();
+    assert_eq!(ledger.signals().head(), 10);
+}
+
+#[test]
 fn a7_a_database_that_became_read_only_refuses_with_its_reason_and_heals() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(options(dir.path())).unwrap();
@@ -144,6 +161,43 @@ fn a9_damage_ends_the_process() {
     fail_with(&ledger, FailureReason::Damaged);
     assert_eq!(told.recv().unwrap(), FailureReason::Damaged);
     assert!(matches!(ledger.storage(), StorageHealth::Failed { failure, .. } if failure.reason == FailureReason::Damaged));
+}
+
+/// Spoils a table that nobody looks at when a ledger is opened.
+fn damage(dir: &Path) {
+    use std::os::unix::fs::FileExt;
+    let page: i64 = diesel::dsl::sql::<diesel::sql_types::BigInt>("SELECT rootpage FROM sqlite_master WHERE name = 'dead_letter'")
+        .get_result(&mut establish(dir))
+        .unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(dir.join(DATABASE)).unwrap();
+    file.write_all_at(&[0x5a; 4096], u64::try_from(page - 1).unwrap() * 4096).unwrap();
+}
+
+fn refused_for_damage(dir: &Path) {
+    for _ in 0..2 {
+        // the thread that found it may hold the directory for a moment longer
+        let refused = std::iter::repeat_with(|| Ledger::open(options(dir)).unwrap_err())
+            .inspect(|_| std::thread::yield_now())
+            .find(|refused| !matches!(refused, OpenError::InUse { .. }))
+            .unwrap();
+        assert!(matches!(&refused, OpenError::Damaged { detail, .. } if detail.contains("page")), "{refused}");
+    }
+}
+
+#[test]
+fn a9_damage_found_behind_an_unclean_start_is_not_forgotten_by_an_orderly_stop() {
+    let (ledger, dir, _told) = fatal_run(|_| {});
+    drop(ledger);
+    damage(dir.path());
+    std::fs::write(dir.path().join("running"), "").unwrap();
+    let (tell, told) = mpsc::channel();
+    let tell = Mutex::new(tell);
+    let fatal: crate::FatalHook = Arc::new(move |failure| tell.lock().unwrap().send(failure.reason).unwrap());
+    let ledger = Ledger::open(Options { fatal, ..options(dir.path()) }).unwrap();
+    assert_eq!(told.recv().unwrap(), FailureReason::Damaged);
+    runtime().block_on(ledger.shut_down()).unwrap();
+    drop(ledger);
+    refused_for_damage(dir.path());
 }
 
 #[test]

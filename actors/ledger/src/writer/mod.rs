@@ -177,6 +177,7 @@ fn work(mut state: WriterState) -> Ended {
     let shared = state.shared.clone();
     loop {
         match shared.queue.take(state.upkeep.patience(&shared.options.limits)) {
+            taken if shared.storage.is_fatal() => return abandon(state, taken),
             Taken::Group(jobs) => {
                 shared.metrics.queued(shared.queue.lengths());
                 if let Err(failure) = state.commit(jobs) {
@@ -199,6 +200,20 @@ fn work(mut state: WriterState) -> Ended {
     }
 }
 
+/// Somebody else, a reader or the check behind an unclean start, found that storage cannot be trusted:
+/// nothing is written any more, not even the mark of an orderly stop.
+fn abandon(state: WriterState, taken: Taken<Job>) -> Ended {
+    let refusal = state.shared.storage.failure().map_or_else(LedgerError::stopped, LedgerError::from);
+    // as in `give_up`
+    std::mem::forget(state.conn);
+    match taken {
+        Taken::Group(jobs) => jobs.into_iter().for_each(|job| job.refuse(&refusal)),
+        Taken::Idle => {}
+        Taken::Closed => return Ended::Closed,
+    }
+    Ended::Failed
+}
+
 /// Storage failed: this connection is not used again.
 fn give_up(state: WriterState, failure: StorageFailure) -> Ended {
     let fatal = failure.reason.is_fatal();
@@ -219,11 +234,7 @@ fn storage_failed(shared: &Shared, failure: StorageFailure) {
     if failure.reason == FailureReason::Full && shared.files.give_up_reserve() {
         warn!(shared.options.log, "the reserve was given up"; "bytes" => shared.files.reserve_bytes);
     }
-    let fatal = failure.reason.is_fatal();
-    shared.storage.fail(failure.clone(), shared.options.clock.now());
-    if fatal {
-        (shared.options.fatal)(&failure);
-    }
+    shared.fail(&failure);
 }
 
 /// Makes a connection, as often as it takes; refuses what is queued meanwhile. `None` when the queue is
@@ -303,11 +314,7 @@ fn serve_control(shared: &Arc<Shared>, state: &mut WriterState) -> bool {
 }
 
 fn storage_still_failed(shared: &Shared, failure: StorageFailure) {
-    let fatal = failure.reason.is_fatal();
-    shared.storage.fail(failure.clone(), shared.options.clock.now());
-    if fatal {
-        (shared.options.fatal)(&failure);
-    }
+    shared.fail(&failure);
 }
 
 fn open_again(shared: &Arc<Shared>) -> Result<WriterState, StorageFailure> {
