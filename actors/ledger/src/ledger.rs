@@ -72,6 +72,8 @@ pub struct Limits {
     pub checkpoint_bytes: u64,
     /// How long nothing must be queued before the writer does its housekeeping.
     pub idle_after: Duration,
+    /// Bytes of signals that retention deletes between two groups.
+    pub retention_step_bytes: u64,
     /// Size of the file that is given up when the disk is full.
     pub reserve_bytes: u64,
     /// How long a connection waits for another's lock.
@@ -95,6 +97,7 @@ impl Default for Limits {
             probe_every: Duration::from_secs(5),
             checkpoint_bytes: 16 << 20,
             idle_after: Duration::from_millis(500),
+            retention_step_bytes: 32 << 20,
             reserve_bytes: 16 << 20,
             busy_timeout: Duration::from_secs(5),
         }

@@ -23,8 +23,6 @@ use crate::{
 const EVERY: Duration = Duration::from_secs(60);
 /// Rows of one table in one step, so that a step stays short.
 const ROWS: i64 = 500;
-/// Bytes of signals in one step.
-const BYTES: i64 = 32 << 20;
 
 /// What one step deleted.
 #[derive(Debug, Default)]
@@ -54,15 +52,16 @@ impl WriterState {
         }
         let retention = self.shared.options.retention.clone();
         let wall = self.shared.options.clock.now();
+        let bytes = i64::try_from(self.shared.options.limits.retention_step_bytes).unwrap_or(i64::MAX);
         let expired = wall.before(retention.claims);
         let forgotten = self.claims.forget(expired);
         let loaded = self.claims.is_loaded();
         let step = self.own(|tx| {
             let mut step = Step { denied: tx.denied_summaries(wall.millis())?, ..Step::default() };
             let least = cursors::least(tx.conn, "signals")?;
-            step.signals = signals::delete_before(tx.conn, wall.before(retention.signals), least, ROWS, BYTES)?;
+            step.signals = signals::delete_before(tx.conn, wall.before(retention.signals), least, ROWS, bytes)?;
             if used_bytes(tx.conn)? > retention.signals_max_bytes {
-                shrink(tx, least, &mut step)?;
+                shrink(tx, least, bytes, &mut step)?;
             }
             let least = cursors::least(tx.conn, "alerts")?;
             step.alerts = alert_log::delete_before(tx.conn, wall.before(retention.signals), least, ROWS)?;
@@ -81,9 +80,10 @@ impl WriterState {
             Ok(step) => step,
             Err(error) => return Err(self.settled(super::upkeep::as_failure(error))),
         };
-        // a full step means that more is waiting
-        let full = [step.signals, step.alerts, step.events].iter().any(|rows| i64::try_from(*rows).is_ok_and(|rows| rows >= ROWS));
-        self.upkeep.retain_at = Some(if full || step.gap.is_some() { now } else { now.saturating_add(EVERY) });
+        // a full step means that more is waiting. One of signals may be cut by its bytes too: the next looks
+        let full = [step.alerts, step.events].iter().any(|rows| i64::try_from(*rows).is_ok_and(|rows| rows >= ROWS));
+        self.upkeep.retain_on = full || step.signals > 0;
+        self.upkeep.retain_at = Some(if self.upkeep.retain_on { now } else { now.saturating_add(EVERY) });
         let deleted = step.signals + step.alerts + step.events + step.claims;
         self.upkeep.dirty |= deleted > 0;
         let metrics = &self.shared.metrics;
@@ -103,8 +103,8 @@ impl WriterState {
 }
 
 /// Deletes the oldest signals whoever still wants them, and records what was taken from whom.
-fn shrink(tx: &mut Tx<'_>, least: Option<u64>, step: &mut Step) -> Result<(), LedgerError> {
-    let Some((first, last, rows)) = signals::delete_oldest(tx.conn, ROWS, BYTES)? else { return Ok(()) };
+fn shrink(tx: &mut Tx<'_>, least: Option<u64>, bytes: i64, step: &mut Step) -> Result<(), LedgerError> {
+    let Some((first, last, rows)) = signals::delete_oldest(tx.conn, ROWS, bytes)? else { return Ok(()) };
     step.signals += rows;
     if let Some(least) = least.filter(|least| last > *least) {
         tx.audit(AuditEntry {

@@ -33,11 +33,16 @@ pub(crate) struct Upkeep {
     pub(crate) written: u64,
     /// When to look for what is old again, by the monotonic clock; at once if never.
     pub(crate) retain_at: Option<Duration>,
+    /// The last step of retention left something to do.
+    pub(crate) retain_on: bool,
 }
 
 impl Upkeep {
     /// How long to wait for work before looking around.
     pub(crate) fn patience(&self, limits: &Limits) -> Option<Duration> {
+        if self.retain_on {
+            return Some(Duration::ZERO);
+        }
         Some(if self.dirty { limits.idle_after } else { Duration::from_secs(30).max(limits.idle_after) })
     }
 }

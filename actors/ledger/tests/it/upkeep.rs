@@ -102,6 +102,26 @@ fn the_size_limit_passes_a_follower_and_says_so() {
 }
 
 #[test]
+fn a_step_of_retention_that_is_cut_by_its_bytes_goes_on_at_once() {
+    for retention in [Retention::default(), Retention { signals_max_bytes: 1, signals: DAY * 365, ..Retention::default() }] {
+        let rig = Rig::new();
+        let open = |retention| {
+            let options = rig.options();
+            let limits = Limits { signal_ring_bytes: 0, retention_step_bytes: 1, ..options.limits.clone() };
+            Ledger::open(Options { limits, retention, ..options }).unwrap()
+        };
+        let ledger = open(Retention::default());
+        for n in 0..20 {
+            runtime().block_on(ledger.append(lines("a", n, 1))).unwrap();
+        }
+        drop(ledger);
+        rig.clock.advance(DAY * 8);
+        let ledger = open(retention);
+        until(&ledger, || messages(&ledger).len() == 1);
+    }
+}
+
+#[test]
 fn claims_are_forgotten_after_a_day_and_at_the_bound() {
     let rig = Rig::new();
     let mut options = rig.options();
