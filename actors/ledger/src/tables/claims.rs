@@ -54,6 +54,8 @@ pub(crate) struct Claims {
     generations: VecDeque<Generation>,
     /// Claimed in the transaction at hand; part of `known` already.
     fresh: Vec<ClaimKey>,
+    /// How many of the oldest generations give way to them.
+    giving_way: usize,
     /// Under which number they are stored.
     number: Seq,
     bound: usize,
@@ -61,7 +63,15 @@ pub(crate) struct Claims {
 
 impl Claims {
     pub(crate) fn new(bound: usize) -> Claims {
-        Claims { loaded: false, known: HashSet::default(), generations: VecDeque::new(), fresh: Vec::new(), number: 0, bound }
+        Claims {
+            loaded: false,
+            known: HashSet::default(),
+            generations: VecDeque::new(),
+            fresh: Vec::new(),
+            giving_way: 0,
+            number: 0,
+            bound,
+        }
     }
 
     /// Reads the table, once.
@@ -94,8 +104,8 @@ impl Claims {
         self.number = first;
     }
 
-    /// Stores what was claimed since the last commit.
-    pub(crate) fn store(&self, conn: &mut SqliteConnection, at: Timestamp) -> Result<(), LedgerError> {
+    /// Stores what was claimed since the last commit, and deletes the oldest above the bound.
+    pub(crate) fn store(&mut self, conn: &mut SqliteConnection, at: Timestamp) -> Result<(), LedgerError> {
         if self.fresh.is_empty() {
             return Ok(());
         }
@@ -104,19 +114,38 @@ impl Claims {
         diesel::insert_into(t::claim)
             .values((t::id.eq(stored(self.number)?), t::at.eq(at.millis()), t::count.eq(count), t::keys.eq(&bytes)))
             .execute(conn)?;
+        let mut over = self.known.len().saturating_sub(self.bound);
+        let giving_way = self.generations.iter().take_while(|generation| {
+            let wanted = over > 0;
+            over = over.saturating_sub(generation.keys.len());
+            wanted
+        });
+        if let Some((index, last)) = giving_way.enumerate().last() {
+            delete_up_to(conn, last.id)?;
+            self.giving_way = index.saturating_add(1);
+        }
         Ok(())
     }
 
-    /// The transaction was committed.
-    pub(crate) fn committed(&mut self, at: Timestamp) {
+    /// The transaction was committed. Says how many keys were forgotten early.
+    pub(crate) fn committed(&mut self, at: Timestamp) -> usize {
+        let mut early = 0_usize;
+        for generation in self.generations.drain(..std::mem::take(&mut self.giving_way)) {
+            early = early.saturating_add(generation.keys.len());
+            for key in &generation.keys {
+                self.known.remove(key);
+            }
+        }
         if !self.fresh.is_empty() {
             let keys = std::mem::take(&mut self.fresh);
             self.generations.push_back(Generation { id: self.number, at, keys });
         }
+        early
     }
 
     /// The transaction was rolled back.
     pub(crate) fn rolled_back(&mut self) {
+        self.giving_way = 0;
         for key in self.fresh.drain(..) {
             self.known.remove(&key);
         }

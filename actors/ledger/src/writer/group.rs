@@ -158,7 +158,7 @@ impl WriterState {
         let first = work.heads.signal + 1;
         let stored = {
             self.claims.number(first);
-            let claims = &self.claims;
+            let claims = &mut self.claims;
             let batches: Vec<&mut SignalBatch> = jobs.iter_mut().map(|job| &mut job.batch).collect();
             let row = row(batches, first);
             let saves: Vec<_> = jobs.iter_mut().filter_map(|job| job.saves.take()).map(|saves| *saves).collect();
@@ -216,7 +216,9 @@ impl WriterState {
     pub(crate) fn publish(&mut self, work: Work) {
         let shared = &self.shared;
         if work.heads.signal > self.heads.signal {
-            self.claims.committed(work.now);
+            let early = self.claims.committed(work.now);
+            shared.metrics.claims_evicted.inc_by(u64::try_from(early).unwrap_or(0));
+            shared.metrics.claims.set(i64::try_from(self.claims.len()).unwrap_or(i64::MAX));
         }
         if work.heads != self.heads {
             shared.files.acknowledge(&work.heads);
