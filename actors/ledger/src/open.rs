@@ -277,6 +277,7 @@ pub(crate) fn open(options: Options) -> Result<(Arc<Shared>, WriterState), OpenE
         fatal_told: std::sync::atomic::AtomicBool::new(false),
         options,
     });
+    shared.pool.tell_damage_to(&shared);
     let unclean = left.is_some();
     let mut state = WriterState::new(&shared, conn, heads);
     state.announce_start(&made, unclean).map_err(|source| classify(&path, source))?;

@@ -1,6 +1,6 @@
 //! Reading: pooled connections that cannot write, used for short transactions.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 
 use diesel::{
     connection::SimpleConnection,
@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 
 use crate::{
     error::{FailureReason, LedgerError, StorageFailure},
-    ledger::Limits,
+    ledger::{Limits, Shared},
 };
 
 /// Which part of a list is wanted.
@@ -74,6 +74,8 @@ pub(crate) struct ReadPool {
     permits: Arc<Semaphore>,
     clock: SharedClock,
     wait: std::time::Duration,
+    /// Who must know when a reader meets damage.
+    owner: Arc<OnceLock<Weak<Shared>>>,
 }
 
 impl std::fmt::Debug for ReadPool {
@@ -97,7 +99,22 @@ impl ReadPool {
             .connection_customizer(Box::new(Prepare { busy_ms: limits.busy_timeout.as_millis() }))
             .build_unchecked(ConnectionManager::new(url));
         let permits = Arc::new(Semaphore::new(usize::try_from(readers).unwrap_or(1)));
-        ReadPool { pool, permits, clock, wait: limits.read_wait }
+        ReadPool { pool, permits, clock, wait: limits.read_wait, owner: Arc::default() }
+    }
+
+    /// From now on damage that a reader meets is storage's failure.
+    pub(crate) fn tell_damage_to(&self, owner: &Arc<Shared>) {
+        // set once, when the ledger is opened
+        drop(self.owner.set(Arc::downgrade(owner)));
+    }
+
+    /// SQLite contradicts itself: that concerns everybody, and not only who asked.
+    fn met(&self, error: &LedgerError) {
+        if let Some(failure) = error.storage().filter(|failure| failure.reason == FailureReason::Damaged)
+            && let Some(owner) = self.owner.get().and_then(Weak::upgrade)
+        {
+            owner.fail(failure);
+        }
     }
 
     /// Runs a query in the caller's thread.
@@ -107,7 +124,8 @@ impl ReadPool {
             _ => StorageFailure::new(FailureReason::Io, error.to_string()).into(),
         })?;
         let clock = &self.clock;
-        conn.transaction(|conn| query(&mut Reader { conn, clock }))
+        let answer = conn.transaction(|conn| query(&mut Reader { conn, clock }));
+        answer.inspect_err(|error| self.met(error))
     }
 
     /// Runs a query on a blocking thread; at most as many at once as there are connections.

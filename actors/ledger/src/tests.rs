@@ -201,6 +201,26 @@ fn a9_damage_found_behind_an_unclean_start_is_not_forgotten_by_an_orderly_stop()
 }
 
 #[test]
+fn a9_damage_met_by_a_reader_ends_the_process() {
+    let (ledger, dir, _told) = fatal_run(|_| {});
+    drop(ledger);
+    damage(dir.path());
+    let (tell, told) = mpsc::channel();
+    let tell = Mutex::new(tell);
+    let fatal: crate::FatalHook = Arc::new(move |failure| tell.lock().unwrap().send(failure.reason).unwrap());
+    let ledger = Ledger::open(Options { fatal, ..options(dir.path()) }).unwrap();
+    for _ in 0..2 {
+        let refused = ledger.read_blocking(|reader| reader.dead_letters(&crate::Page::first(1))).unwrap_err();
+        assert_eq!(reason(&refused), Some(FailureReason::Damaged), "{refused}");
+    }
+    assert_eq!(told.try_iter().collect::<Vec<_>>(), [FailureReason::Damaged], "told once");
+    let refused = runtime().block_on(ledger.append(batch(1))).unwrap_err();
+    assert_eq!(reason(&refused), Some(FailureReason::Damaged));
+    drop(ledger);
+    refused_for_damage(dir.path());
+}
+
+#[test]
 fn a_commit_that_fails_leaves_no_claim_behind() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(options(dir.path())).unwrap();
