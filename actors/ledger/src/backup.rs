@@ -159,17 +159,18 @@ pub fn restore(from: &Path, options: Options, actor: &Actor) -> Result<RestoreRe
 
 /// Moves the database that is there, and what belongs to it, into a directory of its own.
 fn set_aside(dir: &Path, now: i64) -> Result<Option<PathBuf>, OpenError> {
-    if !dir.join(DATABASE).exists() {
+    // the log goes first: without it the old database must not be taken for complete where it was. One that
+    // lies there without its database must go too, or it would be taken for that of the restored one
+    let names = [format!("{DATABASE}-wal"), format!("{DATABASE}-shm"), DATABASE.to_owned(), MARKER.to_owned()];
+    let left: Vec<&String> = names.iter().filter(|name| dir.join(name).exists()).collect();
+    if left.is_empty() {
         return Ok(None);
     }
     let aside = dir.join(format!("replaced-{now}"));
     std::fs::create_dir(&aside).map_err(io_error(&aside))?;
-    // the log goes first: without it the old database must not be taken for complete where it was
-    for name in [format!("{DATABASE}-wal"), format!("{DATABASE}-shm"), DATABASE.to_owned(), MARKER.to_owned()] {
-        let path = dir.join(&name);
-        if path.exists() {
-            std::fs::rename(&path, aside.join(&name)).map_err(io_error(&path))?;
-        }
+    for name in left {
+        let path = dir.join(name);
+        std::fs::rename(&path, aside.join(name)).map_err(io_error(&path))?;
     }
     sync_dir(&aside)?;
     Ok(Some(aside))

@@ -275,6 +275,25 @@ fn a_backup_of_a_live_ledger_restores_with_a_new_epoch() {
 }
 
 #[test]
+fn a_restore_sets_a_log_aside_that_was_left_without_its_database() {
+    let rig = Rig::new();
+    let ledger = rig.open();
+    let rt = runtime();
+    rt.block_on(ledger.append(lines("a", 0, 100))).unwrap();
+    let file = rig.dir.path().join("backup.db");
+    rt.block_on(ledger.backup(file.clone(), ada())).unwrap();
+    drop(ledger);
+    let dir = rig.dir.path().join("leftovers");
+    fs::create_dir(&dir).unwrap();
+    let left = ["opspilot.db-wal", "opspilot.db-shm", "running"];
+    left.iter().for_each(|name| fs::write(dir.join(name), "left").unwrap());
+    let into = || Options { dir: dir.clone(), ..Options::new("", rig.clock.clone()) };
+    let aside = restore(&file, into(), &ada()).unwrap().replaced.expect("the leftovers are kept");
+    left.iter().for_each(|name| assert_eq!(fs::read_to_string(aside.join(name)).unwrap(), "left"));
+    assert_eq!(messages(&Ledger::open(into()).unwrap()).len(), 100);
+}
+
+#[test]
 fn a_damaged_backup_is_refused_and_nothing_is_touched() {
     let rig = Rig::new();
     let ledger = rig.open();
