@@ -8,7 +8,7 @@ use std::{
 
 use opspilot_enrichers::{Stages, pipeline::Pipeline};
 use opspilot_kernel::{ids::DeadLetterId, module::ModuleId, principal::Actor};
-use opspilot_ledger::Priority;
+use opspilot_ledger::{LedgerError, Priority};
 use opspilot_runtime::{Applied, Entry, Handle, Module, ModuleContext, ModuleError, Requeue, RequeueError, StartError};
 use slog::{error, info};
 use tokio::sync::Mutex;
@@ -23,6 +23,9 @@ use crate::{
 
 /// How long somebody waits to hear what became of a dead letter.
 const RETRY_DEADLINE: Duration = Duration::from_secs(10);
+/// How often, and after what pause, a switched-off module is taken off the log again while the ledger is busy.
+const RELEASE_TRIES: u32 = 100;
+const RELEASE_AGAIN: Duration = Duration::from_millis(50);
 
 /// Every module there is: those that run, and what the others would run with.
 pub(super) struct Modules {
@@ -157,7 +160,16 @@ impl Modules {
     /// Shows a module as disabled, and lets retention pass the place where it stopped reading.
     async fn switched_off(&self, id: ModuleId, why: &str) {
         self.ctx.health.disabled(id, why);
-        let released = self.ctx.ledger.write(Priority::Control, move |tx| tx.unfollow(id.as_str())).await;
+        // in line behind the last commits of the module: one that came later would make it a reader again
+        let release = || self.ctx.ledger.write(Priority::Bulk, move |tx| tx.unfollow(id.as_str()));
+        let mut released = release().await;
+        for _ in 0..RELEASE_TRIES {
+            if !matches!(released, Err(LedgerError::Busy)) {
+                break;
+            }
+            tokio::time::sleep(RELEASE_AGAIN).await;
+            released = release().await;
+        }
         if let Err(error) = released {
             error!(self.ctx.log, "retention still waits for a module that is switched off"; "module" => id.as_str(), "error" => %error);
         }
