@@ -35,6 +35,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const BUSY: Duration = Duration::from_millis(5);
 /// How long it waits when something it needs is not there.
 const UNAVAILABLE: Duration = Duration::from_millis(500);
+/// So often a batch is decided on anew because what it was decided on had changed; more often counts against it.
+const CONFLICTS: u32 = 10;
 
 /// Why a batch was not committed.
 enum Failure {
@@ -185,7 +187,8 @@ impl Run {
         careful: bool,
         letter: Option<&DeadLetter>,
     ) -> Result<(), Failure> {
-        loop {
+        let mut conflict = String::new();
+        for _ in 0..CONFLICTS {
             let board = Arc::new(self.board(entries)?);
             let commit = self.decide(entries, board, from, to, careful).await?;
             let done = letter.map(|letter| letter.id.clone());
@@ -198,7 +201,7 @@ impl Run {
                     self.stand_at(to);
                     return Ok(());
                 }
-                Err(LedgerError::Conflict(_)) => {
+                Err(LedgerError::Conflict(why)) => {
                     self.deps.metrics.conflicts.inc();
                     let cursor = self.deps.ledger.read_blocking(|reader| reader.cursor(ID.as_str())).map_err(refused)?;
                     if cursor != from {
@@ -206,10 +209,12 @@ impl Run {
                         self.stand_at(cursor);
                         return Ok(());
                     }
+                    conflict = why;
                 }
                 Err(error) => return Err(refused(error)),
             }
         }
+        Err(Failure::Strike(format!("it is in conflict again and again: {conflict}")))
     }
 
     fn board(&self, entries: &[AlertEntry]) -> Result<Board, Failure> {

@@ -255,6 +255,62 @@ fn people_and_the_pipeline_race_and_nothing_is_lost() {
     });
 }
 
+/// A stage during whose work somebody always changes the incident it works on, until it was changed so many times.
+struct Crowded(Ledger, Arc<std::sync::atomic::AtomicU32>, u32);
+
+impl Decider for Crowded {
+    const ID: opspilot_kernel::module::ModuleId = DEDUP;
+
+    fn decide(&self, board: &Board, items: Vec<Item>) -> Answer {
+        if let Some(state) = board.incidents.values().next()
+            && self.1.fetch_add(1, std::sync::atomic::Ordering::SeqCst) < self.2
+        {
+            let (ledger, id) = (self.0.clone(), state.incident.id.clone());
+            let note = async move {
+                let ada = Actor::User { id: "ada".to_owned(), via: "session".to_owned() };
+                ledger.write(Priority::Control, move |tx| tx.incident_note(&id, &ada, "hm").map(drop)).await.unwrap();
+            };
+            let own = std::thread::spawn(|| tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(note));
+            own.join().unwrap();
+        }
+        Answer { items, ..Answer::default() }
+    }
+}
+
+async fn crowded(most: u32) -> (World, u32) {
+    let world = World::new();
+    world.claim(vec![record("a", Transition::Firing, 0)]).await;
+    world.settled().await;
+    world.ctx.supervisor.stop(DEDUP.as_str()).await;
+    let rounds = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let crowd = Crowded(world.ledger.clone(), Arc::clone(&rounds), most);
+    let stage = StageModule::start(&world.ctx, crowd, |_| Err(serde_json::from_str::<u8>("").unwrap_err()));
+    world.stages.plug(&stage);
+    world.claim(vec![record("a", Transition::Repeat, 1)]).await;
+    world.settled().await;
+    world.ctx.supervisor.stop_all().await;
+    (world, rounds.load(std::sync::atomic::Ordering::SeqCst))
+}
+
+#[test]
+fn a_record_that_is_always_in_conflict_does_not_hold_the_pipeline_up_for_ever() {
+    run(|| async {
+        let (world, rounds) = crowded(u32::MAX).await;
+        let letters = world.ledger.read(|reader| reader.dead_letters(&Page::first(10))).await.unwrap().items;
+        assert_eq!((letters.len(), letters[0].module.as_str(), letters[0].first_seq), (1, "core.pipeline", 2));
+        assert!((20..100).contains(&rounds), "it was given many chances: {rounds}");
+    });
+}
+
+#[test]
+fn a_record_that_is_in_conflict_for_a_while_is_not_lost() {
+    run(|| async {
+        let (world, _) = crowded(15).await;
+        assert_eq!(world.ledger.read(|reader| reader.dead_letters(&Page::first(10))).await.unwrap().items, []);
+        assert_eq!(world.incidents().await[0].incident.occurrences, 2);
+    });
+}
+
 /// A stage that fails on one kind of alert, until it is cured.
 struct Fragile(Arc<std::sync::atomic::AtomicU32>);
 
