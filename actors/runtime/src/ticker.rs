@@ -1,9 +1,11 @@
 //! Lets time pass in the logs: commits a numbered tick when a consumer's timer is due.
 //!
-//! | Consumes   | what followers publish: when their earliest timer is due              |
-//! | Emits      | ticks, into the signal log and the alert log                          |
-//! | Keeps      | nothing: what was published is kept by the [`Ticker`], outside of it   |
-//! | On restart | goes on with what is published                                        |
+//! | Consumes   | what followers publish: when their earliest timer is due                           |
+//! | Emits      | ticks, into the signal log and the alert log; trouble while the clock is behind    |
+//! | Keeps      | the latest time it saw; what was published is kept by the [`Ticker`], outside of it |
+//! | On restart | goes on with what is published; the ledger, too, knows a time that was             |
+//!
+//! If the clock is set back, timers wait until it has caught up, and the module says so.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -22,6 +24,8 @@ const AT_MOST_EVERY: Duration = Duration::from_millis(250);
 /// The clock may be set: so often it is looked at again while a timer is far away.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
+/// The clock may go back by so much without anybody being told: it is being adjusted.
+const TOLERANCE: Duration = Duration::from_secs(5);
 /// So long storage is left alone when it did not take a tick.
 const AFTER_AN_ERROR: Duration = Duration::from_secs(2);
 
@@ -84,12 +88,23 @@ pub struct TickerActor {
     ledger: Ledger,
     clock: SharedClock,
     log: slog::Logger,
+    /// The latest time the clock showed.
+    latest: Timestamp,
 }
 
 impl TickerActor {
     /// Commits to `ledger` what is published at `ticker`.
     pub fn new(ticker: Ticker, ledger: Ledger, clock: SharedClock, log: slog::Logger) -> TickerActor {
-        TickerActor { ticker, ledger, clock, log }
+        let latest = clock.now();
+        TickerActor { ticker, ledger, clock, log, latest }
+    }
+
+    /// By how much the clock is behind a time that was, if by more than the tolerance.
+    fn regression(&mut self) -> Option<Duration> {
+        let now = self.clock.now();
+        self.latest = self.latest.max(now);
+        let seen = Some(self.latest.since(now)).filter(|behind| *behind > TOLERANCE);
+        seen.max(self.ledger.clock_regression())
     }
 }
 
@@ -121,6 +136,14 @@ async fn tick_along(ticker: Ticker, ledger: Ledger, clock: SharedClock, log: slo
     }
 }
 
+/// The two largest units of a span: `1h`, `1d 2h`, `59m 58s`.
+fn in_words(span: Duration) -> String {
+    let seconds = span.as_secs();
+    let units = [(seconds / 86_400, "d"), (seconds / 3600 % 24, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];
+    let words = units.into_iter().skip_while(|(count, _)| *count == 0).take(2).filter(|(count, _)| *count > 0);
+    words.map(|(count, unit)| format!("{count}{unit}")).collect::<Vec<_>>().join(" ")
+}
+
 impl Actor for TickerActor {
     type Context = Context<Self>;
 
@@ -138,7 +161,10 @@ impl Handler<Heartbeat> for TickerActor {
     type Result = MessageResult<Heartbeat>;
 
     fn handle(&mut self, _: Heartbeat, _: &mut Context<Self>) -> MessageResult<Heartbeat> {
-        MessageResult(Pulse::default())
+        let trouble = self.regression().map(|behind| {
+            format!("the clock went back by {}; timers that are due by time of day wait until it has caught up", in_words(behind))
+        });
+        MessageResult(Pulse { queue: 0, trouble })
     }
 }
 

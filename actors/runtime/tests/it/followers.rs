@@ -12,7 +12,7 @@ use opspilot_kernel::{
     clock::{ManualClock, SharedClock, SystemClock},
     fingerprint::Fingerprint,
     ids::{AlertId, Seq},
-    module::ModuleId,
+    module::{ModuleId, ModuleStatus},
     signal::{LogEntry, Severity, SignalRef},
     time::Timestamp,
 };
@@ -399,6 +399,46 @@ fn a_tick_is_committed_when_a_timer_is_due_and_only_then() {
 }
 
 #[test]
+fn a11_a_clock_that_goes_back_is_shown_until_it_has_caught_up() {
+    on_real_time(|| async {
+        let stage = Stage::new();
+        let clock = ManualClock::at(AT);
+        let shared: SharedClock = clock.clone();
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(Options::new(dir.path(), Arc::clone(&shared))).unwrap();
+        let start = |name: &'static str| {
+            let (ledger, shared) = (ledger.clone(), Arc::clone(&shared));
+            let mut spec = ChildSpec::core(name);
+            spec.heartbeat.every = Duration::from_millis(5);
+            let make = move || TickerActor::new(Ticker::default(), ledger.clone(), Arc::clone(&shared), quiet());
+            stage.world.supervisor.start(spec, make)
+        };
+        let shown = |name: &str| {
+            let health = stage.world.health.report().into_iter().find(|health| health.id.as_str() == name).unwrap();
+            (health.status, health.detail)
+        };
+        let ticker = start("core.ticker");
+        let trouble = async |ticker: &Handle<TickerActor>| ticker.ask(opspilot_kernel::lifecycle::Heartbeat, SOON).await.unwrap().trouble;
+        assert_eq!(trouble(&ticker).await, None);
+        clock.set(AT.before(Duration::from_secs(5)));
+        assert_eq!(trouble(&ticker).await, None, "five seconds are nothing");
+        clock.set(AT.before(Duration::from_secs(3600)));
+        until("shown", || shown("core.ticker").0 == ModuleStatus::Degraded).await;
+        assert!(shown("core.ticker").1.contains("the clock went back by 1h;"), "{:?}", shown("core.ticker"));
+        // a fresh one knows nothing of the time before, but the ledger does
+        clock.set(AT);
+        let ada = opspilot_kernel::principal::Actor::System;
+        ledger.write(opspilot_ledger::Priority::Control, move |tx| tx.module_switched(&ada, "m", true)).await.unwrap();
+        clock.set(AT.before(Duration::from_secs(86_400 + 60)));
+        let fresh = start("core.fresh");
+        assert!(trouble(&fresh).await.unwrap().contains("back by 1d;"));
+        clock.set(AT);
+        until("well again", || shown("core.ticker").0 == ModuleStatus::Healthy).await;
+        assert_eq!(trouble(&fresh).await, None);
+    });
+}
+
+#[test]
 fn a_follower_shows_how_far_behind_it_is() {
     on_real_time(|| async {
         let stage = Stage::new();
@@ -407,7 +447,7 @@ fn a_follower_shows_how_far_behind_it_is() {
         caught_up(&follower, last).await;
         let pulse = follower.ask(opspilot_kernel::lifecycle::Heartbeat, SOON).await.unwrap();
         assert_eq!(pulse.queue, 0);
-        assert_eq!(stage.world.health.status(ModuleId::new(ID)), Some(opspilot_kernel::module::ModuleStatus::Healthy));
+        assert_eq!(stage.world.health.status(ModuleId::new(ID)), Some(ModuleStatus::Healthy));
     });
 }
 
