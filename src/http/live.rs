@@ -34,7 +34,7 @@ use opspilot_kernel::{
     principal::Role,
 };
 use opspilot_ledger::Ledger;
-use opspilot_runtime::{ChildSpec, Module, ModuleContext, StartError, Supervisor};
+use opspilot_runtime::{ChildSpec, EventKinds, EventRouterHandle, Lane, LaneGuard, Module, ModuleContext, Overflow, StartError, Supervisor};
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -184,11 +184,18 @@ impl Live {
         if !problems.is_empty() {
             return Err(StartError::Config(problems));
         }
-        Ok(Box::new(self.supervised(&ctx.supervisor, ctx.ledger.clone(), ctx.log.clone(), config)))
+        Ok(Box::new(self.supervised(&ctx.supervisor, &ctx.events, ctx.ledger.clone(), ctx.log.clone(), config)))
     }
 
-    /// Starts the hub under `supervisor`.
-    pub fn supervised(&self, supervisor: &Supervisor, ledger: Ledger, log: slog::Logger, config: LiveConfig) -> LiveModule {
+    /// Starts the hub under `supervisor`, as a lane of `router`.
+    pub fn supervised(
+        &self,
+        supervisor: &Supervisor,
+        router: &EventRouterHandle,
+        ledger: Ledger,
+        log: slog::Logger,
+        config: LiveConfig,
+    ) -> LiveModule {
         let head = ledger.events().head();
         let inner = Arc::new(Inner {
             board: Board::new(head, config.buffer.bytes()),
@@ -201,9 +208,16 @@ impl Live {
             ends: watch::Sender::new(false),
         });
         let feed = Arc::clone(&inner);
-        drop(supervisor.start(ChildSpec::module(ID.as_str()), move || Hub::new(Arc::clone(&feed))));
+        let hub = supervisor.start(ChildSpec::module(ID.as_str()), move || Hub::new(Arc::clone(&feed)));
+        // a hub with a full mailbox is going to look anyway, and reads by its own cursor: nothing is missed
+        let lane = router.register(Lane {
+            name: "live",
+            wants: EventKinds::ALL,
+            overflow: Overflow::DropNewest,
+            inlet: Box::new(hub),
+        });
         self.feed.store(Some(Arc::clone(&inner)));
-        LiveModule { live: self.clone(), inner, supervisor: supervisor.clone() }
+        LiveModule { live: self.clone(), inner, supervisor: supervisor.clone(), _lane: lane }
     }
 
     fn seat(&self, most: u32) -> Option<Seat> {
@@ -223,6 +237,8 @@ pub struct LiveModule {
     live: Live,
     inner: Arc<Inner>,
     supervisor: Supervisor,
+    /// Ends with the module.
+    _lane: LaneGuard,
 }
 
 impl Module for LiveModule {

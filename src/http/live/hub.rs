@@ -1,6 +1,6 @@
 //! The hub of the live feed: writes every committed event as a frame, once, onto the board.
 //!
-//! | Consumes   | the event log, by cursor, woken by its watch                                     |
+//! | Consumes   | [`Deliver`] as a hint that there is something new; the event log, by cursor        |
 //! | Emits      | batches of frames onto the board, from which every session reads by its own cursor |
 //! | Keeps      | nothing: its cursor is the end of the board, which outlives it                    |
 //! | On restart | goes on behind the board's end; no session notices more than a pause              |
@@ -13,6 +13,7 @@ use opspilot_kernel::{
     lifecycle::{Drain, Heartbeat, Pulse},
 };
 use opspilot_ledger::{EventEntry, LedgerError};
+use opspilot_runtime::Deliver;
 use tokio::time::Instant;
 
 use super::Inner;
@@ -128,12 +129,6 @@ impl Actor for Hub {
     type Context = Context<Hub>;
 
     fn started(&mut self, ctx: &mut Context<Hub>) {
-        let watch = self.feed.ledger.events().watch();
-        ctx.add_stream(futures_util::stream::unfold(watch, |mut watch| async move {
-            watch.changed().await.ok()?;
-            watch.borrow_and_update();
-            Some((Committed, watch))
-        }));
         self.look(ctx);
     }
 }
@@ -144,11 +139,10 @@ impl Supervised for Hub {
     }
 }
 
-/// The ledger committed events.
-struct Committed;
+impl Handler<Deliver> for Hub {
+    type Result = ();
 
-impl StreamHandler<Committed> for Hub {
-    fn handle(&mut self, _: Committed, ctx: &mut Context<Hub>) {
+    fn handle(&mut self, _: Deliver, ctx: &mut Context<Hub>) {
         self.look(ctx);
     }
 }
@@ -156,7 +150,9 @@ impl StreamHandler<Committed> for Hub {
 impl Handler<Heartbeat> for Hub {
     type Result = MessageResult<Heartbeat>;
 
-    fn handle(&mut self, _: Heartbeat, _: &mut Context<Hub>) -> MessageResult<Heartbeat> {
+    fn handle(&mut self, _: Heartbeat, ctx: &mut Context<Hub>) -> MessageResult<Heartbeat> {
+        // a hint that was lost with a message that panicked is made good here
+        self.look(ctx);
         let behind = self.feed.ledger.events().head().saturating_sub(self.feed.board.head());
         MessageResult(Pulse { queue: usize::try_from(behind).unwrap_or(usize::MAX), trouble: None })
     }

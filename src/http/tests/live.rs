@@ -12,7 +12,7 @@ use opspilot_kernel::{
     signal::SignalRef,
 };
 use opspilot_ledger::SignalBatchBuilder;
-use opspilot_runtime::{Health, HealthMetrics, Module as _, Supervisor, SupervisorOptions};
+use opspilot_runtime::{ChildSpec, EventRouterHandle, Health, HealthMetrics, Module as _, Supervisor, SupervisorOptions};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -47,7 +47,10 @@ impl Feed {
             exit: Arc::new(|_| {}),
             seed: 1,
         });
-        let module = api.state.live.supervised(&supervisor, api.state.ledger.clone(), api.state.log.clone(), config);
+        let router = EventRouterHandle::new(api.state.ledger.clone(), &registry).unwrap();
+        let own = router.clone();
+        supervisor.start(ChildSpec::core("core.events"), move || own.actor());
+        let module = api.state.live.supervised(&supervisor, &router, api.state.ledger.clone(), api.state.log.clone(), config);
         Feed { api, token, module }
     }
 
