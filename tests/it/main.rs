@@ -16,6 +16,9 @@ mod durability;
 #[cfg(feature = "failpoints")]
 mod faults;
 mod life;
+mod newcomer;
+mod outside_tools;
+mod overload;
 mod reload;
 mod roles;
 mod story;
