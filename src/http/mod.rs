@@ -44,7 +44,7 @@ use opspilot_kernel::error::ErrorKind;
 use utoipa::{
     OpenApi as _,
     openapi::{
-        ContentBuilder, Ref, ResponseBuilder,
+        Content, ContentBuilder, Ref, RefOr, ResponseBuilder,
         security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme},
     },
 };
@@ -169,6 +169,7 @@ pub fn document() -> utoipa::openapi::OpenApi {
         if let Some(found) = document.paths.paths.get_mut(operation.path).and_then(|path| operation_of(path, operation.method)) {
             let role = utoipa::openapi::extensions::ExtensionsBuilder::new().add("x-required-role", operation.role).build();
             found.extensions.get_or_insert_default().merge(role);
+            found.responses.responses.values_mut().for_each(as_problem);
             found.responses.responses.entry("default".to_owned()).or_insert_with(|| problem().into());
             if operation.role != "public" {
                 let any = ["session", "api-key", "cookie"].map(|name| SecurityRequirement::new(name, Vec::<String>::new()));
@@ -183,6 +184,20 @@ pub fn document() -> utoipa::openapi::OpenApi {
     components.add_security_scheme("api-key", header("X-API-Key", "`opk_` and 28 characters"));
     components.add_security_scheme("cookie", SecurityScheme::ApiKey(ApiKey::Cookie(cookie)));
     document
+}
+
+/// Says of a described error what content type it comes with, which the annotations cannot.
+fn as_problem(response: &mut RefOr<utoipa::openapi::Response>) {
+    if let RefOr::T(response) = response {
+        let is_problem = |content: &RefOr<Content>| match content {
+            RefOr::T(Content { schema: Some(RefOr::Ref(schema)), .. }) => schema.ref_location.ends_with("/Problem"),
+            _ => false,
+        };
+        if response.content.get("application/json").is_some_and(is_problem) {
+            let content = response.content.swap_remove("application/json");
+            response.content.extend(content.map(|content| ("application/problem+json".to_owned(), content)));
+        }
+    }
 }
 
 /// What every operation may answer besides what it names: an error, as a problem.
