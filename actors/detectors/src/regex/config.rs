@@ -107,12 +107,12 @@ impl Rule {
         let pattern = match Pattern::read(&self.pattern) {
             Ok(pattern) => Some(pattern),
             Err(why) => {
-                problems.push(Problem::at(format!("{at}/pattern"), format!("the pattern of rule '{}' does not compile: {why}", self.id)));
+                problems.push(Problem::at(format!("{at}/pattern"), format!("the pattern of rule '{}' is refused: {why}", self.id)));
                 None
             }
         };
         if let Some(why) = self.resolve_pattern.as_ref().and_then(|text| Pattern::read(text).err()) {
-            let message = format!("the resolve_pattern of rule '{}' does not compile: {why}", self.id);
+            let message = format!("the resolve_pattern of rule '{}' is refused: {why}", self.id);
             problems.push(Problem::at(format!("{at}/resolve_pattern"), message));
         }
         for (key, text) in [("title", self.title.as_deref().unwrap_or_default()), ("description", &self.description)] {

@@ -44,7 +44,7 @@ impl Pattern {
         }
         let hir = regex_syntax::parse(text).map_err(|error| explain(&error))?;
         if hir.properties().minimum_len() == Some(0) {
-            return Err("matches the empty text, and so every line; make it require something".to_owned());
+            return Err("it matches the empty text, and so every line; make it require something".to_owned());
         }
         let mut names = BTreeSet::new();
         let mut groups = 0;
@@ -188,9 +188,9 @@ mod tests {
             ("a\nb[", "unclosed character class, at line 2 column 2"),
             ("a**(", "unclosed group, at column 4"),
             (r"\p{Nope}", "Unicode property not found, at column 1"),
-            ("a*", "matches the empty text, and so every line; make it require something"),
-            ("^", "matches the empty text, and so every line; make it require something"),
-            ("", "matches the empty text, and so every line; make it require something"),
+            ("a*", "it matches the empty text, and so every line; make it require something"),
+            ("^", "it matches the empty text, and so every line; make it require something"),
+            ("", "it matches the empty text, and so every line; make it require something"),
             (r"\w{5000}", "compiles to more than 1024 KiB; use smaller counted repetitions or (?-u)"),
         ] {
             assert_eq!(Pattern::read(text).err().as_deref(), Some(expected), "{text}");
