@@ -74,10 +74,10 @@ pub fn load(sources: &Sources, catalogue: &Catalogue<'_>) -> Result<Config, Repo
 }
 
 fn read(path: &Path) -> Result<String, Finding> {
-    let cannot = |error: std::io::Error| Finding::new(Place::file(1, 1), format!("cannot read the file: {error}"));
+    let cannot = |error: std::io::Error| Finding::new(Place::Whole, format!("cannot read the file: {error}"));
     let about = fs::metadata(path).map_err(cannot)?;
     if !about.is_file() || about.len() > MAX_FILE {
-        return Err(Finding::new(Place::file(1, 1), "not a regular file of at most 4 MiB"));
+        return Err(Finding::new(Place::Whole, "not a regular file of at most 4 MiB"));
     }
     String::from_utf8(fs::read(path).map_err(cannot)?).map_err(|error| {
         let good = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();

@@ -18,6 +18,8 @@ pub enum Place {
     Variable(String),
     /// A flag on the command line.
     Flag(&'static str),
+    /// The file as a whole.
+    Whole,
     /// Nobody wrote it: a default.
     Default,
 }
@@ -34,6 +36,7 @@ impl fmt::Display for Place {
             Place::File { line, column } => write!(f, "{line}:{column}"),
             Place::Variable(name) => write!(f, "environment variable {name}"),
             Place::Flag(name) => write!(f, "flag {name}"),
+            Place::Whole => f.write_str("file"),
             Place::Default => f.write_str("default"),
         }
     }
@@ -139,12 +142,17 @@ impl fmt::Display for Report {
 }
 
 impl Report {
+    /// The problem in one line, with the file's name if it is there.
+    pub fn line(&self, finding: &Finding) -> String {
+        match &finding.place {
+            Place::File { line, column } => format!("{}:{line}:{column}: {}", self.file, finding.message),
+            Place::Whole => format!("{}: {}", self.file, finding.message),
+            other => format!("{other}: {}", finding.message),
+        }
+    }
+
     fn described(&self, finding: &Finding) -> String {
-        let place = match &finding.place {
-            Place::File { line, column } => format!("{}:{line}:{column}", self.file),
-            other => other.to_string(),
-        };
-        let mut said = format!("{place}: {}", finding.message);
+        let mut said = self.line(finding);
         if !finding.pointer.is_empty() {
             said.push_str(&format!(" (at {})", readable(&finding.pointer)));
         }

@@ -239,7 +239,7 @@ modules:
 fn a_file_that_cannot_be_read_says_why() {
     let sources = Sources { file: Some("/no/such/file.yaml".into()), ..Sources::default() };
     let report = load(&sources, &[]).expect_err("no file");
-    assert!(report.to_string().contains("cannot read the file"), "{report}");
+    assert!(report.to_string().starts_with("/no/such/file.yaml: cannot read the file"), "{report}");
     let (dir, sources) = self::sources("", &[]);
     std::fs::write(dir.path().join("opspilot.yaml"), b"server: {}\n# \xff\n").unwrap();
     let report = load(&sources, &[]).expect_err("not UTF-8");

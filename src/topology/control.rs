@@ -23,7 +23,7 @@ use tokio::sync::{Mutex, watch};
 
 use super::{catalogue, modules::SharedModules};
 use crate::{
-    config::{Config, Report, RoleLimit, Sources, Tls, load},
+    config::{Config, Finding, Report, RoleLimit, Sources, Tls, load},
     http::{
         settings::{RateLimits, Settings},
         state::{Control, ControlError, Reloaded, Retried, Switch},
@@ -82,19 +82,16 @@ impl Switchboard {
         };
         let modules = self.modules.changed(&wanted.modules, &current.modules).await;
         let restart_required = needs_restart(&current, &wanted);
-        let changed: Vec<String> = modules.iter().map(|id| id.as_str().to_owned()).collect();
-        let level_changed = current.log.level != wanted.log.level;
-        if changed.is_empty() && restart_required.is_empty() && !level_changed {
+        let mut changed: Vec<String> = modules.iter().map(|id| id.as_str().to_owned()).collect();
+        changed.extend((current.log.level != wanted.log.level).then(|| "log.level".to_owned()));
+        if changed.is_empty() && restart_required.is_empty() {
             info!(self.log, "the configuration was read again; nothing changed");
             return Ok(Reloaded::default());
         }
         // on record before it happens: no record, no change
         let digest = format!("sha256:{}", hex::encode(Sha256::digest(format!("{wanted:?}"))));
-        let mut keys: Vec<String> = changed.iter().map(|id| format!("modules.{id}")).collect();
-        keys.extend(restart_required.iter().cloned());
-        keys.extend(level_changed.then(|| "log.level".to_owned()));
-        let (actor, named) = (by.clone(), keys.clone());
-        let record = self.ledger.write(Priority::Control, move |tx| tx.config_changed(&actor, &digest, &named));
+        let (actor, named, waiting) = (by.clone(), changed.clone(), restart_required.clone());
+        let record = self.ledger.write(Priority::Control, move |tx| tx.config_changed(&actor, &digest, &named, &waiting));
         record.await.map_err(|error| ControlError::Unavailable(format!("nothing changed, because it cannot be put on record: {error}")))?;
         if let Err(why) = self.modules.apply(&modules, &wanted.modules).await {
             error!(self.log, "a module did not take the new configuration; everything is as before"; "reason" => why.as_str());
@@ -105,7 +102,7 @@ impl Switchboard {
         // what needs a restart stays as it is, and is named again by the next reload
         current.modules = wanted.modules;
         current.log.level = wanted.log.level;
-        info!(self.log, "the configuration was reloaded"; "changed" => keys.join(", "));
+        info!(self.log, "the configuration was reloaded"; "changed" => changed.join(", "), "restart_required" => restart_required.join(", "));
         for key in &restart_required {
             warn!(self.log, "a change takes effect only when the service is started again"; "key" => key.as_str());
         }
@@ -113,17 +110,17 @@ impl Switchboard {
     }
 
     async fn refused(&self, report: &Report, by: Actor) -> ControlError {
-        for line in report.to_string().lines().filter(|line| !line.starts_with(' ')) {
-            error!(self.log, "the configuration is wrong; nothing changed"; "problem" => line);
+        for finding in &report.findings {
+            error!(self.log, "the configuration is wrong; nothing changed";
+                "problem" => report.line(finding), "suggestion" => finding.suggestion.as_deref().unwrap_or_default());
         }
-        let views = report.views();
-        self.record_refusal(by, views.iter().map(|view| format!("{}: {}", view.place, view.detail)).collect()).await;
-        let problem = |view: &crate::config::FindingView| Problem {
-            pointer: view.pointer.clone(),
-            message: format!("{}:{}: {}", report.file, view.place, view.detail),
-            suggestion: view.suggestion.clone(),
+        self.record_refusal(by, report.findings.iter().map(|finding| report.line(finding)).collect()).await;
+        let problem = |finding: &Finding| Problem {
+            pointer: finding.pointer.clone(),
+            message: report.line(finding),
+            suggestion: finding.suggestion.clone(),
         };
-        ControlError::Config(views.iter().map(problem).collect())
+        ControlError::Config(report.findings.iter().map(problem).collect())
     }
 
     async fn record_refusal(&self, by: Actor, problems: Vec<String>) {

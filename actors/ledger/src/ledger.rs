@@ -153,6 +153,8 @@ pub struct Options {
     pub fatal: FatalHook,
     /// The name of this node, as audit entries carry it.
     pub node: String,
+    /// A tool works on the directory, not the service: its start and its stop are not put on record.
+    pub tool: bool,
 }
 
 impl Options {
@@ -169,6 +171,7 @@ impl Options {
             sync_failed: None,
             fatal: Arc::new(|_| {}),
             node: "local".to_owned(),
+            tool: false,
         }
     }
 }

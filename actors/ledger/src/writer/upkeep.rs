@@ -84,6 +84,7 @@ impl WriterState {
     pub(crate) fn announce_start(&mut self, migrations: &[String], unclean: bool) -> Result<(), LedgerError> {
         let version = env!("CARGO_PKG_VERSION");
         let boot = self.shared.identity.boot.clone();
+        let tool = self.shared.options.tool;
         let announced = self.own(|tx| {
             if meta::get(tx.conn, meta::INSTANCE)?.is_none() {
                 meta::set(tx.conn, meta::INSTANCE, &hex::encode(rand::random::<[u8; 16]>()))?;
@@ -103,13 +104,15 @@ impl WriterState {
             if unclean {
                 tx.audit(AuditEntry { code: "SYS03W", object: service(), body: json!({ "boot": previous }), ..AuditEntry::default() })?;
             }
-            tx.audit(AuditEntry {
-                code: "SYS01I",
-                actor: Actor::System,
-                object: service(),
-                body: json!({ "version": version }),
-                ..AuditEntry::default()
-            })?;
+            if !tool {
+                tx.audit(AuditEntry {
+                    code: "SYS01I",
+                    actor: Actor::System,
+                    object: service(),
+                    body: json!({ "version": version }),
+                    ..AuditEntry::default()
+                })?;
+            }
             Ok(())
         });
         self.watch_wal();
@@ -168,12 +171,16 @@ impl WriterState {
     /// The last act: mark the stop as orderly, checkpoint, close.
     pub(crate) fn stop(mut self) {
         let log = self.shared.options.log.clone();
+        let tool = self.shared.options.tool;
         let stopped = self.own(|tx| {
             let now = tx.now().millis();
             tx.denied_summaries(now.saturating_add(60_000))?;
-            tx.audit(AuditEntry { code: "SYS02I", object: Object::new("service", "opspilot"), ..AuditEntry::default() })
+            if !tool {
+                tx.audit(AuditEntry { code: "SYS02I", object: Object::new("service", "opspilot"), ..AuditEntry::default() })?;
+            }
+            Ok(())
         });
-        let done = stopped.map(|_| ()).and_then(|()| Ok(self.conn.batch_execute("PRAGMA wal_checkpoint(TRUNCATE);")?));
+        let done = stopped.and_then(|()| Ok(self.conn.batch_execute("PRAGMA wal_checkpoint(TRUNCATE);")?));
         match done {
             Ok(()) => {
                 if let Err(error) = self.shared.files.mark_stopped() {

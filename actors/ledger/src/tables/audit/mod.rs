@@ -206,12 +206,12 @@ pub(crate) fn load_head(conn: &mut SqliteConnection) -> Result<AuditHead, Ledger
 
 impl Tx<'_> {
     /// The configuration changed: which keys, by whom. Values stay out of it.
-    pub fn config_changed(&mut self, actor: &Actor, digest: &str, keys: &[String]) -> Result<(), LedgerError> {
+    pub fn config_changed(&mut self, actor: &Actor, digest: &str, keys: &[String], restart_required: &[String]) -> Result<(), LedgerError> {
         self.audit(AuditEntry {
             code: "CFG01I",
             actor: actor.clone(),
             object: Object::new("config", digest),
-            body: json!({ "keys": keys }),
+            body: json!({ "keys": keys, "restart_required": restart_required }),
             ..AuditEntry::default()
         })?;
         Ok(())
