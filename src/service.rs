@@ -1,7 +1,9 @@
 //! One run of the service: from the configuration to the exit code.
 
 use std::{
+    io,
     net::{SocketAddr, TcpListener},
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -12,7 +14,7 @@ use opspilot_kernel::{
 use slog::{info, warn};
 
 use crate::{
-    cli::{Failure, Outcome, say},
+    cli::{Failure, Outcome, tell},
     config::{Config, Sources, load},
     shutdown::{Reason, Stopper},
     telemetry::{self, Telemetry},
@@ -33,6 +35,10 @@ pub(crate) struct Service {
     tls: bool,
     clock: SharedClock,
     passwords: Vec<(String, String)>,
+    /// The first users were made with a password that somebody gave.
+    given: bool,
+    data: PathBuf,
+    log: slog::Logger,
 }
 
 impl Service {
@@ -51,6 +57,16 @@ impl Service {
     /// The users that were just made, with their passwords.
     pub(crate) fn first_passwords(&self) -> &[(String, String)] {
         &self.passwords
+    }
+
+    /// The first passwords did not reach anybody: the service goes on, and its log says what to do.
+    pub(crate) fn not_greeted(&self, error: &io::Error) {
+        if self.passwords.is_empty() {
+            return;
+        }
+        let command = format!("opspilot user passwd admin --data {}", self.data.display());
+        warn!(self.log, "the first passwords could not be shown; stop the service and make a new one";
+            "error" => %error, "command" => command);
     }
 }
 
@@ -89,6 +105,7 @@ async fn supervised(
     }
     let ground =
         Ground { clock: Arc::clone(&clock), log: log.clone(), level: telemetry.level(), registry, stopper: stopper.clone(), sources };
+    let data = config.ledger.dir.clone();
     let mut topology = Topology::start(config, ground, listener).await?;
     let switchboard = Arc::clone(&topology.switchboard);
     stopper.own_signals(async move || {
@@ -97,7 +114,8 @@ async fn supervised(
     })?;
     let Some(address) = topology.addresses().first().copied() else { return Err(Failure::from("the server does not listen")) };
     let passwords = topology.first_passwords.iter().filter_map(shown).collect();
-    let service = Service { address, tls, clock, passwords };
+    let given = topology.first_passwords.iter().any(|first| first.password.is_none());
+    let service = Service { address, tls, clock, passwords, given, data, log: log.clone() };
     info!(log, "ready"; "url" => service.url(), "version" => env!("CARGO_PKG_VERSION"));
     let outcome = tokio::select! {
         reason = stopper.wait() => reasoned(&reason),
@@ -143,20 +161,25 @@ fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> Failure {
 }
 
 /// What a person sees who has just started the service.
-pub(crate) fn greet(service: &Service) {
+pub(crate) fn greet(service: &Service) -> io::Result<()> {
     let url = service.url();
-    if service.first_passwords().is_empty() {
-        return;
+    if service.given {
+        tell("first start: only admin was made, with the password that was given")?;
+        tell("an action that a person proposes needs a second person; with admin's token:")?;
+        tell(&format!("  OPSPILOT_URL={url} OPSPILOT_TOKEN=$TOKEN opspilot user add approver --role operator"))?;
+    } else if service.first_passwords().is_empty() {
+        return Ok(());
+    } else {
+        tell("first start: these passwords are shown once, so keep them")?;
+        for (user, password) in service.first_passwords() {
+            tell(&format!("  {user:<9} {password}"))?;
+        }
+        tell("an action that a person proposes needs a second person: that is what approver is for")?;
     }
-    say("first start: these passwords are shown once, so keep them");
-    for (user, password) in service.first_passwords() {
-        say(&format!("  {user:<9} {password}"));
-    }
-    say("an action that a person proposes needs a second person: that is what approver is for");
-    say(&format!("\nthe service is at {url}; try"));
-    say(&format!("  curl -s {url}/api/health"));
-    say(&format!(
-        "  curl -s -X POST {url}/api/auth/login -H 'Content-Type: application/json' -d '{{\"username\":\"admin\",\"password\":\"…\"}}'"
-    ));
-    say(&format!("  OPSPILOT_URL={url} OPSPILOT_TOKEN=<the token> opspilot feed"));
+    tell(&format!("\nthe service is at {url}; in another terminal, log in, watch, and send an alert:"))?;
+    tell(&format!("  TOKEN=$(curl -s {url}/api/auth/login -H 'Content-Type: application/json' \\"))?;
+    tell(r#"    -d '{"username":"admin","password":"…"}' | sed 's/.*"token":"\([^"]*\)".*/\1/')"#)?;
+    tell(&format!("  OPSPILOT_URL={url} OPSPILOT_TOKEN=$TOKEN opspilot feed &"))?;
+    tell(&format!("  curl -s {url}/api/events -H \"Authorization: Bearer $TOKEN\" -H 'Content-Type: application/json' \\"))?;
+    tell(r#"    -d '{"source":"checkout","kind":"alert","name":"payments","title":"Payments failing","severity":"critical"}'"#)
 }

@@ -114,7 +114,7 @@ impl Topology {
 
         // storage
         let ledger = Ledger::open(ledger_options(&config, &clock, &log, &registry, &stopper))?;
-        let first_passwords = accounts::first_users(&ledger, &log).await?;
+        let first_passwords = accounts::first_users(&ledger, &config.ledger.dir, &log).await?;
         let health = Health::new(Arc::clone(&clock), HealthMetrics::register(&registry, ledger.queue_gauge().clone())?);
         let supervisor = Supervisor::new(SupervisorOptions {
             clock: Arc::clone(&clock),

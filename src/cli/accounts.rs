@@ -1,7 +1,8 @@
 //! `opspilot user` and `opspilot key`: on a data directory that nothing else holds, or through the API.
 //!
-//! With a token and no `--data` the service is asked. Otherwise the directory is opened, which works only while
-//! no service holds it, and needs no log-in: whoever may write the files may manage the accounts.
+//! With a token and no `--data` the service is asked; an address without a token is refused. Otherwise the directory is
+//! opened, which works only while no service holds it, and needs no log-in: whoever may write the files may manage the
+//! accounts. Every answer names the place that was changed.
 
 use std::{
     io::{BufRead, IsTerminal, Read, Write},
@@ -21,7 +22,7 @@ use serde_json::{Value as Json, json};
 use super::{
     Api, Data, Failure, Outcome, Server, Table,
     client::encoded,
-    output::{moment, say, say_json, text},
+    output::{complain, moment, say, say_json, text},
     waiting,
 };
 use crate::{
@@ -71,6 +72,15 @@ pub(crate) enum User {
     },
     /// Shut an account out at once
     Disable {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        data: Data,
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Let an account in again that was shut out
+    Enable {
         /// Its name
         name: String,
         #[command(flatten)]
@@ -131,12 +141,18 @@ enum Way {
     Service(Api),
 }
 
+/// Who is asked, and how a person is told of it.
+struct Target {
+    way: Way,
+    place: String,
+}
+
 /// A data directory, held by this command.
 struct Directory(Ledger);
 
 impl Directory {
     fn open(dir: &Path) -> Result<Directory, OpenError> {
-        Ledger::open(Options::new(dir, SystemClock::shared())).map(Directory)
+        Ledger::open(Options { tool: true, ..Options::new(dir, SystemClock::shared()) }).map(Directory)
     }
 
     /// Who did it, as the audit log names somebody who needed no log-in.
@@ -152,17 +168,33 @@ impl Directory {
     }
 }
 
-fn way(data: &Data, server: &Server, may_make: bool) -> Result<Way, Failure> {
-    if data.data.is_none() && server.token.is_some() {
-        return Ok(Way::Service(Api::of(server)?));
+fn target(data: &Data, server: &Server) -> Result<Target, Failure> {
+    let service = || -> Result<Target, Failure> {
+        let api = Api::of(server)?;
+        Ok(Target { place: format!("at {}", api.base()), way: Way::Service(api) })
+    };
+    if data.data.is_none() {
+        match (server.given_token(), server.given_url()) {
+            (Some(_), _) => return service(),
+            // never another place than the one that was named
+            (None, Some(url)) => {
+                return Err(Failure::from(format!(
+                    "OPSPILOT_TOKEN is missing: {url} wants to know who asks\n--data names a directory that no service holds instead"
+                )));
+            }
+            (None, None) => {}
+        }
     }
     let dir = data.data.clone().unwrap_or_else(|| PathBuf::from("./data"));
-    if !may_make && !dir.join(opspilot_ledger::DATABASE).is_file() {
-        return Err(Failure::from(format!("there is no database in {}; name the data directory with --data", dir.display())));
+    if !dir.join(opspilot_ledger::DATABASE).is_file() {
+        return Err(Failure::from(format!(
+            "there is no database in {}; name the data directory with --data\nthe first `opspilot serve` makes the database and the first accounts",
+            dir.display()
+        )));
     }
     match Directory::open(&dir) {
-        Ok(directory) => Ok(Way::Directory(directory)),
-        Err(OpenError::InUse { .. }) if server.token.is_some() => Ok(Way::Service(Api::of(server)?)),
+        Ok(directory) => Ok(Target { way: Way::Directory(directory), place: format!("in {}", dir.display()) }),
+        Err(OpenError::InUse { .. }) if server.given_token().is_some() => service(),
         Err(OpenError::InUse { .. }) => Err(Failure::from(format!(
             "a running service holds {}\nset OPSPILOT_URL and OPSPILOT_TOKEN (an admin's) to go through it",
             dir.display()
@@ -175,8 +207,9 @@ impl User {
     pub(crate) fn run(self) -> Outcome {
         match self {
             User::Add { name, role, groups, password_stdin, data, server } => {
+                let target = target(&data, &server)?;
                 let (password, made) = password(password_stdin)?;
-                match way(&data, &server, true)? {
+                match target.way {
                     Way::Directory(directory) => {
                         let password_hash = hashed(&password)?;
                         let user = NewUser { name: name.clone(), role, groups, password_hash };
@@ -187,12 +220,13 @@ impl User {
                         waiting(async { Ok(api.post("/api/users", &body).await?) })?;
                     }
                 }
-                done(&server, &name, &format!("{name} may log in as {}", role.as_str()), made.then_some(&password));
+                done(&server, &target.place, &name, &format!("{name} may log in as {}", role.as_str()), made.then_some(&password));
                 Ok(())
             }
             User::Passwd { name, password_stdin, data, server } => {
+                let target = target(&data, &server)?;
                 let (password, made) = password(password_stdin)?;
-                match way(&data, &server, false)? {
+                match target.way {
                     Way::Directory(directory) => {
                         let change = UserChange { password_hash: Some(hashed(&password)?), ..UserChange::default() };
                         let user = name.clone();
@@ -200,23 +234,20 @@ impl User {
                     }
                     Way::Service(api) => patch(&api, &name, json!({ "password": password }))?,
                 }
-                done(&server, &name, &format!("{name} has a new password; its sessions are over"), made.then_some(&password));
+                done(
+                    &server,
+                    &target.place,
+                    &name,
+                    &format!("{name} has a new password; its sessions are over"),
+                    made.then_some(&password),
+                );
                 Ok(())
             }
-            User::Disable { name, data, server } => {
-                match way(&data, &server, false)? {
-                    Way::Directory(directory) => {
-                        let change = UserChange { disabled: Some(true), ..UserChange::default() };
-                        let user = name.clone();
-                        directory.write(move |tx, actor| tx.user_change(actor, &user, change))?;
-                    }
-                    Way::Service(api) => patch(&api, &name, json!({ "disabled": true }))?,
-                }
-                done(&server, &name, &format!("{name} is shut out"), None);
-                Ok(())
-            }
+            User::Disable { name, data, server } => switch(&name, true, &data, &server),
+            User::Enable { name, data, server } => switch(&name, false, &data, &server),
             User::List { data, server } => {
-                let users = match way(&data, &server, false)? {
+                let target = target(&data, &server)?;
+                let users = match target.way {
                     Way::Directory(directory) => directory.0.read_blocking(|reader| reader.users())?.iter().map(user_json).collect(),
                     Way::Service(api) => waiting(all(&api, "/api/users"))?,
                 };
@@ -224,6 +255,7 @@ impl User {
                     say_json(&Json::Array(users));
                     return Ok(());
                 }
+                complain(&format!("accounts {}", target.place));
                 let mut table = Table::new(&["name", "role", "state", "groups", "since"]);
                 for user in &users {
                     let state = if user.get("disabled").and_then(Json::as_bool) == Some(true) { "disabled" } else { "active" };
@@ -243,7 +275,8 @@ impl Key {
     pub(crate) fn run(self) -> Outcome {
         match self {
             Key::Create { name, role, owner, expires_in_days, data, server } => {
-                let (id, key) = match way(&data, &server, false)? {
+                let target = target(&data, &server)?;
+                let (id, key) = match target.way {
                     Way::Directory(directory) => {
                         let key = apikey::from_secret(&rand::random());
                         let now = directory.0.clock().now();
@@ -265,12 +298,13 @@ impl Key {
                     say_json(&json!({ "id": id, "key": key }));
                 } else {
                     say(&key);
-                    super::output::complain(&format!("{id} is made; the key is shown only now"));
+                    complain(&format!("{id} is made {}; the key is shown only now", target.place));
                 }
                 Ok(())
             }
             Key::Revoke { id, data, server } => {
-                match way(&data, &server, false)? {
+                let target = target(&data, &server)?;
+                match target.way {
                     Way::Directory(directory) => {
                         let key = ApiKeyId::given(id.clone());
                         directory.write(move |tx, actor| tx.key_revoke(actor, &key, None))?;
@@ -279,11 +313,12 @@ impl Key {
                         waiting(async { Ok(api.delete(&format!("/api/api-keys/{}", encoded(&id))).await?) })?;
                     }
                 }
-                done(&server, &id, &format!("{id} is revoked"), None);
+                done(&server, &target.place, &id, &format!("{id} is revoked"), None);
                 Ok(())
             }
             Key::List { data, server } => {
-                let keys = match way(&data, &server, false)? {
+                let target = target(&data, &server)?;
+                let keys = match target.way {
                     Way::Directory(directory) => {
                         directory.0.read_blocking(|reader| reader.keys(None, None, MANY))?.iter().map(key_json).collect()
                     }
@@ -293,6 +328,7 @@ impl Key {
                     say_json(&Json::Array(keys));
                     return Ok(());
                 }
+                complain(&format!("keys {}", target.place));
                 let mut table = Table::new(&["id", "owner", "role", "expires", "last used", "name"]);
                 for key in &keys {
                     let cells = [
@@ -310,6 +346,22 @@ impl Key {
             }
         }
     }
+}
+
+/// Shuts an account out, or lets it in again.
+fn switch(name: &str, disabled: bool, data: &Data, server: &Server) -> Outcome {
+    let target = target(data, server)?;
+    match target.way {
+        Way::Directory(directory) => {
+            let change = UserChange { disabled: Some(disabled), ..UserChange::default() };
+            let user = name.to_owned();
+            directory.write(move |tx, actor| tx.user_change(actor, &user, change))?;
+        }
+        Way::Service(api) => patch(&api, name, json!({ "disabled": disabled }))?,
+    }
+    let said = if disabled { format!("{name} is shut out") } else { format!("{name} may log in again") };
+    done(server, &target.place, name, &said, None);
+    Ok(())
 }
 
 fn patch(api: &Api, name: &str, body: Json) -> Outcome {
@@ -339,12 +391,12 @@ fn key_json(key: &KeyRecord) -> Json {
     json!({ "id": key.id, "name": key.name, "owner": key.owner, "role": key.role.as_str(), "expires_at": key.expires_at, "last_used_at": key.used_at })
 }
 
-fn done(server: &Server, name: &str, said: &str, password: Option<&String>) {
+fn done(server: &Server, place: &str, name: &str, said: &str, password: Option<&String>) {
     if server.json {
-        say_json(&json!({ "name": name, "password": password }));
+        say_json(&json!({ "name": name, "password": password, "target": place }));
         return;
     }
-    say(said);
+    say(&format!("{said} ({place})"));
     if let Some(password) = password {
         say(&format!("its password, shown only now: {password}"));
     }

@@ -7,6 +7,11 @@ use serde_json::Value as Json;
 
 use super::Server;
 
+/// Where a service listens unless it was told otherwise.
+const DEFAULT_URL: &str = "http://127.0.0.1:3000";
+
+const ABSENT: &str = "\nis the service running? start it with `opspilot serve`, or set OPSPILOT_URL";
+
 /// A service and a credential.
 #[derive(Clone)]
 pub(crate) struct Api {
@@ -19,13 +24,18 @@ pub(crate) struct Api {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApiFailure {
     /// There was no answer.
-    #[error("no answer from {url}: {why}\nis the service running? start it with `opspilot serve`, or set OPSPILOT_URL")]
+    #[error("no answer from {url}: {why}{hint}")]
     Unreachable {
         /// The address.
         url: String,
         /// What went wrong.
         why: String,
+        /// What to do, if that is known.
+        hint: &'static str,
     },
+    /// The address is none.
+    #[error("{0:?} is no address of a service; write http://HOST:PORT")]
+    Address(String),
     /// The service refused.
     #[error("{text}")]
     Refused {
@@ -44,12 +54,16 @@ pub(crate) enum ApiFailure {
 impl Api {
     /// The service that the flags or the environment name.
     pub(crate) fn of(server: &Server) -> Result<Api, ApiFailure> {
-        Api::new(&server.url, server.token.clone())
+        Api::new(server.given_url().unwrap_or(DEFAULT_URL), server.given_token().map(str::to_owned))
     }
 
     /// The service at `url`.
     pub(crate) fn new(url: &str, token: Option<String>) -> Result<Api, ApiFailure> {
         let base = url.trim_end_matches('/').to_owned();
+        let named = reqwest::Url::parse(&base).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        if !named {
+            return Err(ApiFailure::Address(url.to_owned()));
+        }
         let strange = |_| ApiFailure::Strange(base.clone());
         let http = reqwest::Client::builder()
             .timeout(Duration::from_secs(30))
@@ -112,21 +126,25 @@ impl Api {
     }
 
     async fn answered(&self, request: RequestBuilder) -> Result<Json, ApiFailure> {
-        let unreachable = |error: reqwest::Error| ApiFailure::Unreachable { url: self.base.clone(), why: root_cause(&error) };
+        let unreachable = |error: reqwest::Error| {
+            let (why, absent) = root_cause(&error);
+            let hint = if absent || error.is_timeout() { ABSENT } else { "" };
+            ApiFailure::Unreachable { url: self.base.clone(), why, hint }
+        };
         let answer = request.send().await.map_err(unreachable)?;
         let status = answer.status();
         let body = answer.bytes().await.map_err(unreachable)?;
         let json: Option<Json> = if body.is_empty() { Some(Json::Null) } else { serde_json::from_slice(&body).ok() };
         match json {
             Some(json) if status.is_success() => Ok(json),
-            Some(problem) if problem.get("title").is_some() => Err(refused(status.as_u16(), &problem)),
+            Some(problem) if problem.get("title").is_some() => Err(refused(status.as_u16(), &problem, self.token.is_some())),
             _ => Err(ApiFailure::Strange(self.base.clone())),
         }
     }
 }
 
 /// What an RFC 9457 answer says, with every single error.
-fn refused(status: u16, problem: &Json) -> ApiFailure {
+fn refused(status: u16, problem: &Json, with_token: bool) -> ApiFailure {
     let field = |key: &str| problem.get(key).and_then(Json::as_str).unwrap_or("").to_owned();
     let mut text = match (field("title"), field("detail")) {
         (title, detail) if detail.is_empty() => title,
@@ -137,18 +155,29 @@ fn refused(status: u16, problem: &Json) -> ApiFailure {
         text.push_str(&format!("\n  {} {}", part("pointer"), part("detail")));
     }
     if status == 401 {
-        text.push_str("\nset OPSPILOT_TOKEN to an API key, or to the token of a log-in");
+        text = if with_token { unauthorized(true).to_owned() } else { format!("{text}\n{}", unauthorized(false)) };
     }
     ApiFailure::Refused { status, code: field("code"), text }
 }
 
-/// The innermost reason: "connection refused" says more than "error sending request".
-fn root_cause(error: &dyn std::error::Error) -> String {
+/// What somebody should know whom the service does not let in.
+pub(super) fn unauthorized(with_token: bool) -> &'static str {
+    if with_token {
+        "the service does not accept this token: wrong, expired or revoked"
+    } else {
+        "set OPSPILOT_TOKEN to an API key, or to the token of a log-in"
+    }
+}
+
+/// The innermost reason, because "connection refused" says more than "error sending request"; and whether it means that
+/// nobody listens there.
+fn root_cause(error: &(dyn std::error::Error + 'static)) -> (String, bool) {
     let mut inner = error;
     while let Some(source) = inner.source() {
         inner = source;
     }
-    inner.to_string()
+    let kind = inner.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    (inner.to_string(), matches!(kind, Some(std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::TimedOut)))
 }
 
 /// Text as part of a path or a query.
@@ -165,8 +194,24 @@ mod tests {
     fn a_refusal_is_shown_with_every_error() {
         let problem = serde_json::json!({"title":"Unprocessable","detail":"2 fields are wrong","code":"invalid",
             "errors":[{"pointer":"/role","code":"x","detail":"unknown role"}]});
-        let ApiFailure::Refused { status, code, text } = refused(422, &problem) else { panic!() };
+        let ApiFailure::Refused { status, code, text } = refused(422, &problem, true) else { panic!() };
         assert_eq!((status, code.as_str(), text.as_str()), (422, "invalid", "2 fields are wrong\n  /role unknown role"));
+    }
+
+    #[test]
+    fn whoever_is_not_let_in_learns_whether_the_token_is_missing_or_bad() {
+        let problem = serde_json::json!({"title":"Unauthorized","detail":"log in"});
+        assert!(refused(401, &problem, true).to_string().contains("wrong, expired or revoked"));
+        assert!(refused(401, &problem, false).to_string().contains("set OPSPILOT_TOKEN"));
+    }
+
+    #[test]
+    fn what_is_no_address_is_told_from_a_service_that_does_not_answer() {
+        for wrong in ["localhost:3000", "ops", "ftp://ops", ""] {
+            let error = Api::new(wrong, None).err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(error.contains("http://HOST:PORT"), "{wrong:?}: {error}");
+        }
+        assert!(Api::new("https://ops.example:8443/", None).is_ok());
     }
 
     #[test]

@@ -4,7 +4,9 @@ use std::{io::IsTerminal, time::Duration};
 
 use clap::Args;
 use futures_util::{SinkExt, StreamExt};
+use opspilot_kernel::clock::SystemClock;
 use serde_json::{Value as Json, json};
+use tokio::time::{Instant, timeout_at};
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async,
     tungstenite::{Error as SocketError, Message, client::IntoClientRequest, http::HeaderValue},
@@ -12,12 +14,18 @@ use tokio_tungstenite::{
 
 use super::{
     Api, Failure, Outcome, Server,
-    output::{complain, say, text},
+    client::unauthorized,
+    output::{complain, moment, say, text},
 };
 use crate::{plain, telemetry::coloured};
 
 /// What is shown unless one asks for other events.
 pub(crate) const INTERESTING: [&str; 3] = ["incident.created", "incident.updated", "module.health_changed"];
+
+/// How long nothing may be heard before the service is asked for a sign of life: its heartbeat, unless it was told otherwise.
+const QUIET: Duration = Duration::from_secs(5);
+/// How long it may take to give one; together as long as three heartbeats.
+const GRACE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Args)]
 pub(crate) struct Feed {
@@ -37,6 +45,10 @@ pub(crate) struct Feed {
 /// One connection to the live feed.
 pub(crate) struct Socket {
     stream: WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>,
+    /// When the service was heard last.
+    heard: Instant,
+    /// When it was asked for a sign of life that did not come yet.
+    asked: Option<Instant>,
 }
 
 /// Why a socket ended or could not be opened.
@@ -70,12 +82,12 @@ impl Socket {
             let value = HeaderValue::from_str(&value).map_err(|_| Ended::Refused("OPSPILOT_TOKEN is no token".to_owned()))?;
             request.headers_mut().insert(name, value);
         }
-        match connect_async(request).await {
-            Ok((stream, _)) => Ok(Socket { stream }),
-            Err(SocketError::Http(answer)) if answer.status().is_client_error() => {
-                let hint = if answer.status() == 401 { "set OPSPILOT_TOKEN to an API key, or to the token of a log-in" } else { "" };
-                Err(Ended::Refused(format!("the feed answers {}\n{hint}", answer.status())))
-            }
+        let Ok(connected) = timeout_at(Instant::now() + GRACE, connect_async(request)).await else {
+            return Err(Ended::Lost(format!("{} does not answer", api.base())));
+        };
+        match connected {
+            Ok((stream, _)) => Ok(Socket { stream, heard: Instant::now(), asked: None }),
+            Err(SocketError::Http(answer)) => Err(not_connected(answer.status().as_u16(), api.credential().is_some())),
             Err(error) => Err(Ended::Lost(error.to_string())),
         }
     }
@@ -85,10 +97,22 @@ impl Socket {
         self.stream.send(Message::text(command.to_string())).await.map_err(|error| Ended::Lost(error.to_string()))
     }
 
-    /// The next message of the service.
+    /// The next message of the service. One that hangs, or that can no longer be reached, is noticed.
     pub(crate) async fn next(&mut self) -> Result<Json, Ended> {
         loop {
-            match self.stream.next().await {
+            let patience = self.asked.map_or(self.heard + QUIET, |asked| asked + GRACE);
+            let Ok(heard) = timeout_at(patience, self.stream.next()).await else {
+                if self.asked.is_some() {
+                    return Err(Ended::Lost(format!("no sign of life for {} s", (QUIET + GRACE).as_secs())));
+                }
+                let now = Instant::now();
+                self.asked = Some(now);
+                // what cannot be sent is not answered either
+                drop(timeout_at(now + GRACE, self.stream.send(Message::Ping(Vec::new().into()))).await);
+                continue;
+            };
+            (self.heard, self.asked) = (Instant::now(), None);
+            match heard {
                 Some(Ok(Message::Text(message))) => {
                     return serde_json::from_str(message.as_str())
                         .map_err(|error| Ended::Refused(format!("the feed sends no JSON: {error}")));
@@ -104,16 +128,28 @@ impl Socket {
     }
 }
 
+/// Why there is no feed, by the status of the answer.
+fn not_connected(status: u16, with_token: bool) -> Ended {
+    match status {
+        401 => Ended::Refused(unauthorized(with_token).to_owned()),
+        // too slow, or too many: that passes
+        408 | 429 => Ended::Lost(format!("the feed answers {status}")),
+        400..=499 => Ended::Refused(format!("the feed answers {status}")),
+        _ => Ended::Lost(format!("the feed answers {status}")),
+    }
+}
+
 impl Feed {
     pub(crate) async fn run(self) -> Outcome {
         let api = Api::of(&self.server)?;
         let mut after = self.after;
         let mut pause = Duration::from_millis(500);
+        let mut lost = false;
         loop {
             let ended = match Socket::open(&api).await {
                 Ok(mut socket) => {
                     pause = Duration::from_millis(500);
-                    self.follow(&mut socket, &mut after).await
+                    self.follow(&mut socket, &mut after, lost).await
                 }
                 Err(ended) => ended,
             };
@@ -121,6 +157,7 @@ impl Feed {
                 Ended::Refused(why) => return Err(Failure::from(why)),
                 Ended::Lost(why) => {
                     complain(&format!("the feed is gone ({why}); trying again"));
+                    lost = true;
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(Duration::from_secs(15));
                 }
@@ -128,7 +165,7 @@ impl Feed {
         }
     }
 
-    async fn follow(&self, socket: &mut Socket, after: &mut Option<u64>) -> Ended {
+    async fn follow(&self, socket: &mut Socket, after: &mut Option<u64>, again: bool) -> Ended {
         let mut subscribe = json!({ "action": "subscribe", "events": self.events });
         if let Some(fields) = subscribe.as_object_mut() {
             if !self.severity.is_empty() {
@@ -155,10 +192,12 @@ impl Feed {
                         say(&line(&message, coloured(&std::io::stdout())));
                     }
                 }
-                "welcome" if after.is_none() => {
+                "welcome" => {
                     // what a lost connection misses from here on is asked for with `after`
-                    *after = message.get("lastSeq").and_then(Json::as_u64);
-                    if !self.server.json && std::io::stdout().is_terminal() {
+                    *after = after.or_else(|| message.get("lastSeq").and_then(Json::as_u64));
+                    if again {
+                        complain("connected again");
+                    } else if !self.server.json && std::io::stdout().is_terminal() {
                         complain("connected; waiting for events");
                     }
                 }
@@ -176,9 +215,18 @@ impl Feed {
 
 /// One event on one line.
 pub(crate) fn line(message: &Json, colour: bool) -> String {
+    line_on(&SystemClock::shared().now().to_string(), message, colour)
+}
+
+/// The line as it is shown on the day of `now`: an event of another day has its date.
+fn line_on(now: &str, message: &Json, colour: bool) -> String {
     let nothing = Json::Null;
     let data = message.get("data").unwrap_or(&nothing);
-    let at = text(message, "at").get(11..19).unwrap_or("").to_owned();
+    let at = moment(text(message, "at"));
+    let at = match at.split_once(' ') {
+        Some((day, time)) if now.starts_with(day) => time.to_owned(),
+        _ => at,
+    };
     let kind = text(message, "eventType");
     let (severity, what) = match kind {
         "incident.created" | "incident.updated" => {
@@ -225,7 +273,17 @@ mod tests {
     fn an_event_is_one_harmless_line() {
         let event = json!({"type":"event","eventType":"incident.created","seq":7,"at":"2026-03-14T09:25:07.000Z",
             "data":{"id":"inc_0123456789abcdef0123","title":"Disk\u{1b}[2J full\nx","severity":"critical","source":"db","occurrences":3}});
-        assert_eq!(line(&event, false), "09:25:07  critical  inc_01234567  opened       Disk[2J full x [db, 3×]");
-        assert!(line(&event, true).contains("\u{1b}[1;31mcritical"));
+        let today = "2026-03-14T10:00:00.000Z";
+        assert_eq!(line_on(today, &event, false), "09:25:07Z  critical  inc_01234567  opened       Disk[2J full x [db, 3×]");
+        assert!(line_on("2026-03-15T10:00:00.000Z", &event, false).starts_with("2026-03-14 09:25:07Z  critical"));
+        assert!(line_on(today, &event, true).contains("\u{1b}[1;31mcritical"));
+    }
+
+    #[test]
+    fn only_what_will_not_pass_ends_the_feed() {
+        let passes = |status| matches!(not_connected(status, true), Ended::Lost(_));
+        assert!([408, 429, 500, 503].into_iter().all(passes));
+        assert!(![400, 401, 403, 404].into_iter().any(passes));
+        assert!(not_connected(401, true).to_string().contains("revoked"));
     }
 }

@@ -17,7 +17,7 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use client::Api;
-pub(crate) use output::{Table, say};
+pub(crate) use output::{Table, tell};
 
 /// Watches systems: signals become incidents, live, and nothing that was accepted is lost.
 #[derive(Debug, Parser)]
@@ -59,15 +59,27 @@ enum Command {
 /// Where the service is, and who asks.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Server {
-    /// Address of the service
-    #[arg(long, env = "OPSPILOT_URL", default_value = "http://127.0.0.1:3000")]
-    pub(crate) url: String,
+    /// Address of the service [default: http://127.0.0.1:3000]
+    #[arg(long, env = "OPSPILOT_URL")]
+    pub(crate) url: Option<String>,
     /// A token from a log-in, or an API key
     #[arg(long, env = "OPSPILOT_TOKEN", hide_env_values = true)]
     pub(crate) token: Option<String>,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+impl Server {
+    /// The address, if one was given.
+    pub(crate) fn given_url(&self) -> Option<&str> {
+        self.url.as_deref().filter(|url| !url.is_empty())
+    }
+
+    /// The credential, if one was given.
+    pub(crate) fn given_token(&self) -> Option<&str> {
+        self.token.as_deref().filter(|token| !token.is_empty())
+    }
 }
 
 /// A data directory.

@@ -6,13 +6,22 @@ use serde_json::Value as Json;
 
 use crate::plain;
 
-/// Writes one line to stdout. A reader that went away (`| head`) ends the command without a complaint.
-pub(crate) fn say(line: &str) {
+/// Writes one line to stdout, for whoever goes on whatever became of it.
+pub(crate) fn tell(line: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    if let Err(error) = writeln!(out, "{line}").and_then(|()| out.flush())
-        && error.kind() == io::ErrorKind::BrokenPipe
-    {
-        std::process::exit(0);
+    writeln!(out, "{line}").and_then(|()| out.flush())
+}
+
+/// Writes one line to stdout, for a command that does one thing: it ends if nobody can read what it says. A reader that
+/// went away (`| head`) is no reason to complain; a full disk is.
+pub(crate) fn say(line: &str) {
+    match tell(line) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => {
+            complain(&format!("cannot write to standard output: {error}"));
+            std::process::exit(1);
+        }
     }
 }
 
@@ -93,14 +102,20 @@ pub(crate) fn text<'a>(json: &'a Json, key: &str) -> &'a str {
     json.get(key).and_then(Json::as_str).unwrap_or("")
 }
 
-/// A time as a person at a terminal wants it: `2026-03-14 09:25:07`.
+/// A time as a person at a terminal wants it: `2026-03-14 09:25:07Z`.
 pub(crate) fn moment(text: &str) -> String {
-    text.get(..19).unwrap_or(text).replace('T', " ")
+    text.get(..19).map_or_else(|| text.to_owned(), |second| format!("{}Z", second.replace('T', " ")))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_names_its_zone() {
+        assert_eq!(moment("2026-03-14T09:25:07.123Z"), "2026-03-14 09:25:07Z");
+        assert_eq!(moment(""), "");
+    }
 
     #[test]
     fn columns_line_up_and_nothing_drives_the_terminal() {

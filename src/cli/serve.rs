@@ -27,7 +27,9 @@ impl Serve {
     pub(crate) fn run(self) -> Outcome {
         let sources = Sources::of_process(self.config, Flags { listen: self.listen, data: self.data });
         service::run(Launch { sources, quiet: false }, async |service: &Service| {
-            greet(service);
+            if let Err(error) = greet(service) {
+                service.not_greeted(&error);
+            }
             std::future::pending().await
         })
     }

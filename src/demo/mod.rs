@@ -5,12 +5,12 @@
 mod recording;
 mod story;
 
-use std::{net::TcpListener, time::Duration};
+use std::{cell::Cell, io, net::TcpListener, time::Duration};
 
 use clap::Args;
 
 use crate::{
-    cli::{Failure, Outcome, say},
+    cli::{Failure, Outcome, tell},
     config::{Flags, Sources},
     service::{self, Launch, Service},
 };
@@ -49,56 +49,67 @@ impl Demo {
         let folder = tempdir()?;
         let file = folder.path().join("demo.yaml");
         std::fs::write(&file, CONFIG)?;
-        let listen = match &self.listen {
-            Some(listen) => listen.clone(),
-            None => format!("127.0.0.1:{}", free_port()?),
+        let (listen, moved) = match &self.listen {
+            Some(listen) => (listen.clone(), false),
+            None => {
+                let port = free_port()?;
+                (format!("127.0.0.1:{port}"), port != FIRST_PORT)
+            }
         };
         let flags = Flags { listen: Some(listen), data: Some(folder.path().join("data")) };
         let launch = Launch { sources: Sources { file: Some(file), variables: Vec::new(), flags }, quiet: true };
-        service::run(launch, async |service: &Service| self.attend(service).await)
+        let told = Cell::new(false);
+        service::run(launch, async |service: &Service| self.attend(service, moved, &told).await)?;
+        // a signal ends the service in order, which says nothing about the story
+        if self.exit_after_story && !told.get() {
+            return Err(Failure::from("interrupted before the story was told"));
+        }
+        Ok(())
     }
 
     /// What happens while the service runs. Returning ends it.
-    async fn attend(&self, service: &Service) -> Outcome {
+    async fn attend(&self, service: &Service, moved: bool, told: &Cell<bool>) -> Outcome {
         let visitor = Visitor::log_in(service).await?;
         let speed = self.speed.unwrap_or(if self.exit_after_story { SPEED_UNATTENDED } else { SPEED });
-        introduce(service, &visitor, speed);
+        introduce(service, &visitor, speed, moved)?;
         let mut story = Story::begin(&visitor).await?;
-        let told = story.play(speed, service.clock()).await;
+        story.play(speed, service.clock()).await?;
         if self.exit_after_story {
-            told?;
             story.ending().await?;
-            say("\nthe story is told: the outage became incidents, was seen live, acknowledged, and is resolved and on record");
+            told.set(true);
+            tell("\nthe story is told: the outage became incidents, was seen live, acknowledged, and is resolved and on record")?;
             return Ok(());
         }
-        told?;
-        suggest(&visitor, &story);
+        suggest(&visitor, &story)?;
         story.listen_on().await
     }
 }
 
-fn introduce(service: &Service, visitor: &Visitor, speed: f64) {
-    say(&format!("OpsPilot {} is running at {}", env!("CARGO_PKG_VERSION"), service.url()));
-    for (name, password) in service.first_passwords() {
-        say(&format!("  log in as {name:<9} with {password}"));
+fn introduce(service: &Service, visitor: &Visitor, speed: f64, moved: bool) -> io::Result<()> {
+    if moved {
+        tell(&format!("port {FIRST_PORT} is in use, so the next free one is taken"))?;
     }
-    say(&format!("  everything is kept in a temporary folder that goes away at the end; API key for you: {}\n", visitor.key));
-    say(&format!("a small shop has an outage: ten minutes of logs and metrics, {speed}× as fast\n"));
+    tell(&format!("OpsPilot {} is running at {}", env!("CARGO_PKG_VERSION"), service.url()))?;
+    for (name, password) in service.first_passwords() {
+        tell(&format!("  log in as {name:<9} with {password}"))?;
+    }
+    tell(&format!("  everything is kept in a temporary folder that goes away at the end; API key for you: {}\n", visitor.key))?;
+    tell(&format!("a small shop has an outage: ten minutes of logs and metrics, {speed}× as fast\n"))
 }
 
-fn suggest(visitor: &Visitor, story: &Story) {
+fn suggest(visitor: &Visitor, story: &Story) -> io::Result<()> {
     let (url, key) = (&visitor.url, &visitor.key);
-    say("\nthe recording is over. Three things to try in another terminal:\n");
-    say("1. what happened, and what stands behind it:");
-    say(&format!("   curl -s -H 'X-API-Key: {key}' '{url}/api/incidents/{}'\n", story.main_incident()));
-    say("2. another failing payment; watch it arrive here:");
-    say(&format!(
+    tell("\nthe recording is over. Three things to try in another terminal:\n")?;
+    tell("1. what happened, and what stands behind it:")?;
+    tell(&format!("   curl -s -H 'X-API-Key: {key}' '{url}/api/incidents/{}'\n", story.main_incident()))?;
+    tell("2. another failing payment; watch it arrive here:")?;
+    tell(&format!(
         "   curl -s -H 'X-API-Key: {key}' -H 'Content-Type: application/json' '{url}/api/events' \\\n     -d '{{\"source\":\"shop-2\",\"severity\":\"error\",\"message\":\"payment failed for order 4711: card reader is on fire\"}}'\n"
-    ));
-    say("3. the same from a terminal:");
-    say(&format!("   export OPSPILOT_URL={url} OPSPILOT_TOKEN={key}"));
-    say("   opspilot incidents list        (or: cargo run --release -- incidents list)\n");
-    say("Ctrl-C ends it.");
+    ))?;
+    tell("3. the same from a terminal:")?;
+    tell(&format!("   export OPSPILOT_URL={url} OPSPILOT_TOKEN={key}"))?;
+    tell("   opspilot incidents list        (or: cargo run --release -- incidents list)\n")?;
+    tell("Ctrl-C ends it.")
 }
 
 /// A folder that is removed with everything in it.

@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 
 use super::{STEP, recording::Recording};
 use crate::{
-    cli::{Api, Failure, Outcome, feed, say},
+    cli::{Api, Failure, Outcome, feed, tell},
     service::Service,
     telemetry::coloured,
 };
@@ -96,7 +96,7 @@ impl Story {
         let created = message.get("eventType").and_then(Json::as_str) == Some("incident.created");
         let counts_only = message.pointer("/data/changes").and_then(Json::as_array).is_some_and(Vec::is_empty);
         if !counts_only {
-            say(&feed::line(&message, coloured(&std::io::stdout())));
+            tell(&feed::line(&message, coloured(&std::io::stdout())))?;
         }
         let data = message.get("data").cloned().unwrap_or_default();
         let field = |key: &str| data.get(key).and_then(Json::as_str).unwrap_or_default().to_owned();

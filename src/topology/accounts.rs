@@ -1,9 +1,11 @@
 //! The first users: without them nobody could log in.
 
+use std::path::Path;
+
 use opspilot_kernel::principal::{Actor, Role};
-use opspilot_ledger::{Ledger, NewUser, Priority};
+use opspilot_ledger::{Ledger, NewUser, Priority, UserRecord};
 use rand::Rng;
-use slog::{Logger, info};
+use slog::{Logger, info, warn};
 
 use super::TopologyError;
 use crate::http::auth::passwords::{self, Cost};
@@ -24,8 +26,12 @@ pub struct FirstPassword {
 }
 
 /// Makes the first users if there are none.
-pub(super) async fn first_users(ledger: &Ledger, log: &Logger) -> Result<Vec<FirstPassword>, TopologyError> {
-    if ledger.read(|reader| reader.has_users()).await? {
+pub(super) async fn first_users(ledger: &Ledger, dir: &Path, log: &Logger) -> Result<Vec<FirstPassword>, TopologyError> {
+    let users = ledger.read(|reader| reader.users()).await?;
+    if !users.is_empty() {
+        if let Some(command) = way_back(&users, dir) {
+            warn!(log, "there is no active admin; stop the service and make one"; "command" => command);
+        }
         return Ok(Vec::new());
     }
     let given = std::env::var(ADMIN_PASSWORD).ok().filter(|password| !password.is_empty());
@@ -60,6 +66,18 @@ pub(super) async fn first_users(ledger: &Ledger, log: &Logger) -> Result<Vec<Fir
     Ok(made)
 }
 
+/// What to run if nobody can manage the accounts.
+fn way_back(users: &[UserRecord], dir: &Path) -> Option<String> {
+    let mut admins = users.iter().filter(|user| user.role == Role::Admin).peekable();
+    let dir = dir.display();
+    match admins.peek().map(|admin| admin.name.clone()) {
+        _ if admins.any(|admin| !admin.disabled) => None,
+        Some(name) => Some(format!("opspilot user enable {name} --data {dir}")),
+        None if users.iter().any(|user| user.name == "admin") => Some(format!("opspilot user add chief --role admin --data {dir}")),
+        None => Some(format!("opspilot user add admin --role admin --data {dir}")),
+    }
+}
+
 /// A password nobody can guess.
 pub(crate) fn random_password() -> String {
     let mut dice = rand::rng();
@@ -69,6 +87,25 @@ pub(crate) fn random_password() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_service_that_nobody_can_manage_names_the_way_back() {
+        let at = opspilot_kernel::time::Timestamp::default();
+        let user = |name: &str, role, disabled| UserRecord {
+            name: name.to_owned(),
+            role,
+            groups: Vec::new(),
+            disabled,
+            created_at: at,
+            changed_at: at,
+        };
+        let said = |users: &[UserRecord]| way_back(users, Path::new("d")).unwrap_or_default();
+        let bob = user("bob", Role::Viewer, false);
+        assert_eq!(said(&[user("admin", Role::Admin, false), bob.clone()]), "");
+        assert_eq!(said(&[user("a", Role::Admin, true), user("b", Role::Admin, false)]), "");
+        assert_eq!(said(&[user("a", Role::Admin, true), bob.clone()]), "opspilot user enable a --data d");
+        assert_eq!(said(&[bob]), "opspilot user add admin --role admin --data d");
+    }
 
     #[test]
     fn passwords_are_long_enough_and_differ() {

@@ -80,8 +80,14 @@ async fn accounts_are_managed_on_a_directory_and_through_a_service_that_holds_it
         drop(child.stdin.take().unwrap().write_all(input.as_bytes()));
         child.wait_with_output().unwrap()
     };
-    let made = offline(&["user", "add", "admin", "--role", "admin", "--password-stdin"], "correct horse battery staple\n");
-    assert!(made.status.success(), "{}", said(&made));
+    let early = offline(&["user", "add", "eve", "--role", "viewer"], "");
+    assert!(!early.status.success() && said(&early).contains("there is no database in"), "{}", said(&early));
+    home.start().await.stop().await;
+    let made = offline(&["user", "add", "ann", "--role", "admin", "--password-stdin"], "correct horse battery staple\n");
+    assert!(made.status.success() && said(&made).contains(&format!("(in {})", data.display())), "{}", said(&made));
+    let url =
+        command().args(["user", "passwd", "ann"]).env("OPSPILOT_URL", "http://127.0.0.1:9").env("OPSPILOT_TOKEN", "").output().unwrap();
+    assert!(!url.status.success() && said(&url).contains("OPSPILOT_TOKEN is missing"), "{}", said(&url));
     let weak = offline(&["user", "add", "eve", "--role", "viewer", "--password-stdin"], "short\n");
     assert_eq!(weak.status.code(), Some(1), "{}", said(&weak));
     let key = offline(&["key", "create", "ci", "--role", "integrator"], "");
@@ -100,12 +106,14 @@ async fn accounts_are_managed_on_a_directory_and_through_a_service_that_holds_it
     assert!(bob.status.success() && said(&bob).contains("shown only now"), "{}", said(&bob));
     let list = client(&service, &["user", "list", "--json"]);
     let users: serde_json::Value = serde_json::from_slice(&list.stdout).unwrap();
-    assert_eq!(users.as_array().unwrap().len(), 2, "{users}");
+    assert_eq!(users.as_array().unwrap().len(), 3, "{users}");
     let out = client(&service, &["user", "disable", "bob"]);
-    assert!(out.status.success(), "{}", said(&out));
+    assert!(out.status.success() && said(&out).contains(&format!("(at {})", service.url)), "{}", said(&out));
     service.stop().await;
     let list = offline(&["user", "list"], "");
     assert!(said(&list).contains("disabled"), "{}", said(&list));
+    assert!(offline(&["user", "enable", "bob"], "").status.success());
+    assert!(!said(&offline(&["user", "list"], "")).contains("disabled"));
 }
 
 #[tokio::test]
