@@ -1,9 +1,11 @@
 //! Episodes: from a condition's first observation to its end, and what is said in between.
 //!
 //! * The first observation fires at once.
-//! * Those within the cooldown are counted and reported as repeats, at most one a second.
-//! * One after the cooldown fires again, in the same episode, so that an incident which a person
-//!   resolved can reopen. One that is worse than everything before fires at once.
+//! * Those within the cooldown are counted and reported as repeats, at most one a second. A repeat
+//!   bears the receipt time of its newest observation, however late it is told, so that whoever
+//!   reads it can tell what came after a person resolved the incident from what came before.
+//! * One after the cooldown fires again, in the same episode. One that is worse than everything
+//!   before fires at once.
 //! * The end is said by whoever observes it, or comes when nothing was observed for long enough.
 //!
 //! All times are the log's own (receipt of the block, or the tick), never the machine's clock, and
@@ -102,6 +104,9 @@ struct Episode {
 struct Last {
     seq: Seq,
     at: Timestamp,
+    /// When it was received; what is said of it later bears this time, so that nobody takes it for newer.
+    #[serde(default)]
+    logged_at: Timestamp,
 }
 
 /// Where the episode stands in the indexes; not part of its state.
@@ -202,7 +207,7 @@ impl Episodes {
         // a clock that was set back must not leave the episode waiting for a time long gone
         episode.recorded_at = episode.recorded_at.min(now);
         episode.fired_at = episode.fired_at.min(now);
-        episode.last = Last { seq: seen.seq, at: seen.at };
+        episode.last = Last { seq: seen.seq, at: seen.at, logged_at: now };
         episode.pending = episode.pending.saturating_add(1);
         episode.digest = terms.digest;
         if self.sample_bytes < SAMPLE_BYTES
@@ -246,7 +251,7 @@ impl Episodes {
             alert,
             digest: terms.digest,
             worst: seen.severity,
-            last: Last { seq: seen.seq, at: seen.at },
+            last: Last { seq: seen.seq, at: seen.at, logged_at: now },
             recorded_at: now,
             fired_at: now,
             quiet_at: now.after(terms.resolve_after),
@@ -278,10 +283,13 @@ impl Episodes {
         let Some(episode) = self.open.get_mut(&key) else { return };
         self.report.clear(key, &mut episode.entered.report);
         self.sample_bytes = self.sample_bytes.saturating_sub(episode.sample.bytes());
-        episode.recorded_at = now;
+        // state stored before receipt times were kept has none; it is never before the previous record
+        let recorded_at = std::mem::replace(&mut episode.recorded_at, now);
         let count = std::mem::take(&mut episode.pending);
         let evidence = episode.sample.take();
-        let spoken = Spoken { transition, resolved_by: None, at: episode.last.at, logged_at: now, seq: episode.last.seq, count, evidence };
+        let Last { seq, at, logged_at } = episode.last;
+        let logged_at = logged_at.max(recorded_at);
+        let spoken = Spoken { transition, resolved_by: None, at, logged_at, seq, count, evidence };
         out.push(record(self.detected_by, key, episode, spoken));
     }
 

@@ -17,7 +17,8 @@ use crate::{
 pub enum Transition {
     /// The condition began to hold, or was seen again after its cooldown. May open or reopen an incident.
     Firing,
-    /// The condition was seen again: counts only, never opens or reopens anything.
+    /// The condition was seen again: only counts, unless a person resolved the alert and something it
+    /// counts was received after that; then the alert goes on and opens or reopens an incident.
     Repeat,
     /// The condition is over.
     Resolved,
@@ -57,7 +58,8 @@ pub struct AlertRecord {
     pub resolved_by: Option<ResolvedBy>,
     /// Event time of the newest observation behind the claim.
     pub at: Timestamp,
-    /// Receipt time of that observation, or the tick's: what timers count from.
+    /// Receipt time of that observation, however late it is told; where it is time itself that makes
+    /// an alert fire or end, the tick's.
     pub logged_at: Timestamp,
     /// The newest signal (or tick) behind the claim.
     pub signal_seq: Seq,

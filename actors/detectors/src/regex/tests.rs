@@ -81,16 +81,30 @@ fn repeats_are_counted_and_told_once_a_second_and_fire_again_after_the_cooldown(
         outline(&say(detector(vec![payment()]), &steps)),
         [
             "     0 firing 1 payment-failed s",
-            "  1000 repeat 3 payment-failed s",
-            "  2100 repeat 1 payment-failed s",
-            "  3100 repeat 2 payment-failed s",
+            "   999 repeat 3 payment-failed s",
+            "  1500 repeat 1 payment-failed s",
+            "  2200 repeat 2 payment-failed s",
             " 29999 repeat 1 payment-failed s",
             " 30000 firing 1 payment-failed s",
-            " 40000 repeat 1 payment-failed s",
+            " 30001 repeat 1 payment-failed s",
             "930001 resolved quiet payment-failed s",
             "930002 firing 1 payment-failed s",
         ]
     );
+}
+
+#[test]
+fn a_repeat_that_is_told_late_bears_the_time_at_which_it_was_seen() {
+    let hit = |at| Step::log(at, "s", "payment failed for order 1");
+    let records = say(detector(vec![payment()]), &[hit(0), hit(10), hit(20), Step::tick(5000), hit(5100), Step::tick(1_000_000)]);
+    let times: Vec<_> = records.iter().map(|record| (record.transition, record.logged_at, record.signal_seq)).collect();
+    let expected = [
+        (Transition::Firing, ms(0), 1),
+        (Transition::Repeat, ms(20), 3),
+        (Transition::Repeat, ms(5100), 5),
+        (Transition::Resolved, ms(1_000_000), 6),
+    ];
+    assert_eq!(times, expected);
 }
 
 #[test]
@@ -135,7 +149,7 @@ fn a_line_that_says_it_is_over_ends_the_alert_of_its_source_only() {
         [
             "     0 firing 1 disk a",
             "     0 firing 1 disk b",
-            "     2 repeat 1 disk a",
+            "     1 repeat 1 disk a",
             "     2 resolved clear disk a",
             "     4 firing 1 disk a",
         ]
@@ -225,8 +239,8 @@ fn a_clock_that_was_set_back_holds_nothing_up() {
         outline(&say(detector(vec![payment()]), &steps)),
         [
             "86400000 firing 1 payment-failed s",
-            "  1000 repeat 2 payment-failed s",
-            " 30000 repeat 1 payment-failed s",
+            "     0 repeat 2 payment-failed s",
+            "  1000 repeat 1 payment-failed s",
             " 30000 firing 1 payment-failed s",
             "930000 resolved quiet payment-failed s",
         ]

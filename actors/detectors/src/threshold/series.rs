@@ -76,8 +76,10 @@ pub(crate) struct Series {
     pub(crate) last_logged: Timestamp,
     value: Bits,
     phase: Phase,
-    /// Samples beyond the limit since the previous record, and some of them.
+    /// Samples beyond the limit since the previous record, when the newest of them was received, and
+    /// some of them.
     count: u64,
+    counted_at: Option<Timestamp>,
     points: Points,
 }
 
@@ -144,6 +146,7 @@ impl Series {
             value: Bits(0.0),
             phase: Phase::Calm,
             count: 0,
+            counted_at: None,
             points: Points::default(),
         }
     }
@@ -183,6 +186,7 @@ impl Series {
         let beyond = value.is_some_and(|value| rule.op.holds(value, rule.value));
         if beyond {
             self.count = self.count.saturating_add(1);
+            self.counted_at = Some(now);
             self.points.push(point);
         }
         let moment = Moment { seq: point.seq, at: now };
@@ -268,6 +272,10 @@ impl Series {
 
     fn say(&mut self, fingerprint: Fingerprint, compiled: &Compiled, transition: Transition, moment: Moment, out: &mut Vec<AlertRecord>) {
         let mut record = self.record(fingerprint, compiled, transition, moment);
+        if transition == Transition::Repeat {
+            // whoever resolved the incident since then has seen all that this counts
+            record.logged_at = self.counted_at.unwrap_or(moment.at);
+        }
         record.count = std::mem::take(&mut self.count);
         let points = std::mem::take(&mut self.points);
         record.evidence = points

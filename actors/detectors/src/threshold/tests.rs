@@ -109,7 +109,7 @@ fn it_is_over_below_the_clear_value_and_not_before() {
     let records = say(detector(vec![rule]), &steps);
     assert_eq!(
         outline(&records),
-        ["     0 firing 1 cpu host-7", "  4000 repeat 1 cpu host-7", "  4000 resolved clear cpu host-7", "  6000 firing 1 cpu host-7",]
+        ["     0 firing 1 cpu host-7", "  2000 repeat 1 cpu host-7", "  4000 resolved clear cpu host-7", "  6000 firing 1 cpu host-7",]
     );
     assert_eq!(records[2].at, ms(4000));
     assert_ne!(records[0].alert, records[3].alert);
@@ -131,10 +131,20 @@ fn while_it_fires_news_come_every_half_minute() {
 }
 
 #[test]
+fn what_is_counted_bears_the_time_of_its_newest_value_beyond_the_limit() {
+    let rule = Rule { clear: Some(80.0), ..cpu() };
+    let steps = [point(0, 95.0), point(10_000, 95.0), point(20_000, 85.0), point(31_000, 85.0), point(40_000, 95.0), point(50_000, 10.0)];
+    let records = say(detector(vec![rule]), &steps);
+    let expected =
+        ["     0 firing 1 cpu host-7", " 10000 repeat 1 cpu host-7", " 40000 repeat 1 cpu host-7", " 50000 resolved clear cpu host-7"];
+    assert_eq!(outline(&records), expected);
+}
+
+#[test]
 fn an_alert_without_values_is_over_after_a_while() {
     let steps = [point(0, 95.0), point(10_000, 95.0), Step::tick(909_999), Step::tick(910_000)];
     let records = say(detector(vec![cpu()]), &steps);
-    assert_eq!(outline(&records), ["     0 firing 1 cpu host-7", "910000 repeat 1 cpu host-7", "910000 resolved quiet cpu host-7",]);
+    assert_eq!(outline(&records), ["     0 firing 1 cpu host-7", " 10000 repeat 1 cpu host-7", "910000 resolved quiet cpu host-7",]);
     assert_eq!(records[2].resolved_by, Some(ResolvedBy::Quiet));
 }
 

@@ -75,10 +75,12 @@ pub(crate) fn judge(record: &AlertRecord, known: Option<&Episode>, reopen_window
     match (record.transition, episode.over) {
         (Transition::Firing | Transition::Repeat, None) => Verdict::Counts,
         (Transition::Resolved, None) => Verdict::Ends,
-        (Transition::Repeat | Transition::Resolved, Some(_)) => Verdict::Late,
-        // logged before the person closed it, read afterwards: what they saw and closed is this
-        (Transition::Firing, Some((over, Some(ResolvedBy::Person)))) if record.logged_at <= over => Verdict::Late,
-        (Transition::Firing, Some((over, _))) => match reopen_window {
+        // observed before the person closed it, read afterwards: what they saw and closed is this
+        (_, Some((over, Some(ResolvedBy::Person)))) if record.logged_at <= over => Verdict::Late,
+        (Transition::Resolved, Some(_)) => Verdict::Late,
+        // its detector does not know of the person, so to it what comes again is a mere repeat
+        (Transition::Repeat, Some((_, by))) if by != Some(ResolvedBy::Person) => Verdict::Late,
+        (Transition::Firing | Transition::Repeat, Some((over, _))) => match reopen_window {
             Some(window) if record.logged_at.since(over) <= window => Verdict::Resumes,
             _ => Verdict::Starts { reopen_within: reopen_window, goes_on: true },
         },
@@ -159,7 +161,12 @@ mod tests {
             (Transition::Firing, 1, Some(&firing), Verdict::Counts),
             (Transition::Repeat, 1, Some(&firing), Verdict::Counts),
             (Transition::Resolved, 1, Some(&firing), Verdict::Ends),
-            (Transition::Repeat, 11, Some(&person), Verdict::Late),
+            (Transition::Repeat, 9, Some(&person), Verdict::Late),
+            (Transition::Repeat, 10, Some(&person), Verdict::Late),
+            (Transition::Repeat, 11, Some(&person), Verdict::Resumes),
+            (Transition::Repeat, 40, Some(&person), Verdict::Resumes),
+            (Transition::Repeat, 41, Some(&person), begins_again),
+            (Transition::Repeat, 11, Some(&quiet), Verdict::Late),
             (Transition::Resolved, 11, Some(&person), Verdict::Late),
             (Transition::Firing, 9, Some(&person), Verdict::Late),
             (Transition::Firing, 10, Some(&person), Verdict::Late),

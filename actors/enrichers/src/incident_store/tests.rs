@@ -153,12 +153,26 @@ fn after_a_person_resolved_it_the_same_alert_fires_it_open_again() {
     let mut pipeline = Pipeline::new(rules());
     pipeline.fires("disk", 0);
     pipeline.person_resolves(60);
-    pipeline.record(record("disk", Transition::Repeat, 61));
-    assert_eq!(pipeline.only().incident.status, IncidentStatus::Resolved);
+    pipeline.record(record("disk", Transition::Repeat, 60));
+    assert_eq!(pipeline.only().incident.status, IncidentStatus::Resolved, "what the person saw is counted, no more");
     pipeline.fires("disk", 90);
     assert_eq!(pipeline.only().incident.status, IncidentStatus::Open);
     assert_eq!((pipeline.only().incident.alert_count, pipeline.only().firing), (1, 1));
     assert_eq!(pipeline.memory.board.alerts[&alert("disk")].alert.status, AlertStatus::Firing);
+}
+
+#[test]
+fn after_a_person_resolved_it_what_its_detector_takes_for_a_repeat_opens_it_again() {
+    let mut pipeline = Pipeline::new(rules());
+    pipeline.fires("disk", 0);
+    pipeline.person_resolves(5);
+    pipeline.record(record("disk", Transition::Repeat, 6));
+    assert_eq!((pipeline.only().incident.status, pipeline.only().firing), (IncidentStatus::Open, 1));
+    assert_eq!(pipeline.memory.board.alerts[&alert("disk")].alert.status, AlertStatus::Firing);
+    pipeline.person_resolves(7);
+    pipeline.record(record("disk", Transition::Repeat, 7 + 1801));
+    assert_eq!(pipeline.memory.board.incidents.len(), 2, "beyond the window it founds a new one");
+    pipeline.memory.check();
 }
 
 #[test]
