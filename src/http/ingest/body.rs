@@ -15,7 +15,7 @@ use actix_web::{
         StatusCode,
         header::{self, HeaderMap},
     },
-    web::{Bytes, BytesMut},
+    web::{self, Bytes, BytesMut},
 };
 use futures_util::StreamExt as _;
 use opspilot_kernel::error::ErrorKind;
@@ -79,13 +79,18 @@ async fn read_within(request: &HttpRequest, payload: &mut Payload, place: &mut P
     })?;
     match coding {
         Coding::Identity => Ok(raw),
-        Coding::Gzip => unpack(io::BufReader::new(flate2::bufread::MultiGzDecoder::new(&*raw)), "gzip", place),
+        Coding::Gzip => {
+            let length = raw.len();
+            let source = flate2::bufread::MultiGzDecoder::new(io::Cursor::new(raw));
+            unpack(Unpacking::new("gzip", source), length, place).await
+        }
         Coding::Zstd => {
-            let mut decoder = zstd::stream::read::Decoder::with_buffer(&*raw).map_err(ApiError::internal)?;
-            decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(ApiError::internal)?;
+            let length = raw.len();
+            let mut source = zstd::stream::read::Decoder::with_buffer(io::Cursor::new(raw)).map_err(ApiError::internal)?;
+            source.window_log_max(ZSTD_WINDOW_LOG).map_err(ApiError::internal)?;
             // the window is memory of the decoder's own
             place.grow(1 << ZSTD_WINDOW_LOG)?;
-            unpack(decoder, "zstd", place)
+            unpack(Unpacking::new("zstd", source), length, place).await
         }
     }
 }
@@ -116,22 +121,63 @@ async fn collect(payload: &mut Payload, announced: usize, place: &mut Place) -> 
     Ok(first.unwrap_or_else(|| body.freeze()))
 }
 
-/// Decompresses to at most [`MAX_BODY`] bytes, a piece at a time: a bomb costs no more than the bound.
-fn unpack(mut source: impl Read, name: &str, place: &mut Place) -> ApiResult<Bytes> {
-    let mut body = Vec::new();
-    let mut piece = vec![0_u8; 64 << 10];
-    loop {
-        let read = match source.read(&mut piece) {
-            Ok(0) => return Ok(Bytes::from(body)),
-            Ok(read) => read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(ApiError::new(ErrorKind::Malformed, "bad_compression", reason(name, &error))),
-        };
-        if body.len() + read > MAX_BODY {
-            return Err(too_large("the decompressed body"));
+/// How much is decompressed where the request is served, before and after; everybody else on that thread waits for it.
+const AT_ONCE: usize = 64 << 10;
+
+/// Decompresses a body of `length` bytes: small ones at once, others on a thread that nobody else waits for.
+async fn unpack(mut body: Unpacking, length: usize, place: &mut Place) -> ApiResult<Bytes> {
+    // many empty pieces are work too, though nothing comes of them
+    if length <= AT_ONCE && body.unpack(AT_ONCE, place)? {
+        return Ok(body.done());
+    }
+    // the room is held for as long as the work goes on, even if the client hangs up meanwhile
+    let mut moved = place.moved();
+    let unpacked = web::block(move || {
+        let outcome = body.unpack(MAX_BODY, &mut moved);
+        (outcome.map(|_| body.done()), moved)
+    });
+    let (outcome, moved) = unpacked.await.map_err(ApiError::internal)?;
+    *place = moved;
+    outcome
+}
+
+/// A body that is being decompressed.
+struct Unpacking {
+    name: &'static str,
+    source: Box<dyn Read + Send>,
+    body: Vec<u8>,
+    piece: Vec<u8>,
+}
+
+impl Unpacking {
+    fn new(name: &'static str, source: impl Read + Send + 'static) -> Unpacking {
+        Unpacking { name, source: Box::new(source), body: Vec::new(), piece: vec![0; 32 << 10] }
+    }
+
+    /// Goes on until the end, or until there are `enough` bytes; whether it was the end.
+    ///
+    /// At most [`MAX_BODY`] bytes, a piece at a time: a bomb costs no more than the bound.
+    fn unpack(&mut self, enough: usize, place: &mut Place) -> ApiResult<bool> {
+        loop {
+            let read = match self.source.read(&mut self.piece) {
+                Ok(0) => return Ok(true),
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(ApiError::new(ErrorKind::Malformed, "bad_compression", reason(self.name, &error))),
+            };
+            if self.body.len() + read > MAX_BODY {
+                return Err(too_large("the decompressed body"));
+            }
+            place.grow(read)?;
+            self.body.extend_from_slice(self.piece.get(..read).unwrap_or_default());
+            if self.body.len() >= enough && enough < MAX_BODY {
+                return Ok(false);
+            }
         }
-        place.grow(read)?;
-        body.extend_from_slice(piece.get(..read).unwrap_or_default());
+    }
+
+    fn done(self) -> Bytes {
+        Bytes::from(self.body)
     }
 }
 
@@ -226,6 +272,40 @@ mod tests {
         encoder.window_log(27).unwrap();
         encoder.write_all(&vec![b'x'; 1 << 20]).unwrap();
         encoder.finish().unwrap()
+    }
+
+    /// Zeros, and on what threads they were read.
+    struct Zeros {
+        left: usize,
+        threads: std::sync::mpsc::Sender<std::thread::ThreadId>,
+    }
+
+    impl Read for Zeros {
+        fn read(&mut self, piece: &mut [u8]) -> io::Result<usize> {
+            self.threads.send(std::thread::current().id()).unwrap();
+            let read = piece.len().min(self.left);
+            self.left -= read;
+            Ok(read)
+        }
+    }
+
+    #[actix_web::test]
+    async fn a_large_body_is_decompressed_while_the_worker_serves_others() {
+        // compressed, decompressed, read by the worker
+        for (length, left, own) in [(1000, 60_000, 60_000), (1000, 4 << 20, AT_ONCE), (AT_ONCE + 1, 4 << 20, 0)] {
+            let (threads, read_by) = std::sync::mpsc::channel();
+            let intake = Intake::new(ROOM, &Registry::new()).unwrap();
+            let mut place = intake.place();
+            let body = unpack(Unpacking::new("gzip", Zeros { left, threads }), length, &mut place).await;
+            assert_eq!(body.map(|body| body.len()).map_err(|error| error.code()), Ok(left));
+            let here = read_by.iter().filter(|thread| *thread == std::thread::current().id()).count();
+            // and the read that finds the end
+            let expected = own.div_ceil(32 << 10) + usize::from(own == left);
+            assert_eq!(here, expected, "{length} {left}");
+            assert!(intake.held() >= left, "the room is still held");
+            drop(place);
+            assert_eq!(intake.held(), 0);
+        }
     }
 
     #[actix_web::test]

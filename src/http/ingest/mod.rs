@@ -68,6 +68,12 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// The same room for somebody else to hold; nothing is left here.
+    pub(crate) fn moved(&mut self) -> Place {
+        let empty = self.intake.place();
+        std::mem::replace(self, empty)
+    }
+
     /// Takes room for `more` bytes, or says that there is none.
     pub(crate) fn grow(&mut self, more: usize) -> Result<(), ApiError> {
         self.bytes = self.bytes.saturating_add(more);
