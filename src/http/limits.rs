@@ -31,6 +31,8 @@ pub enum Class {
     Write,
     /// Log-ins, by address.
     Login,
+    /// Credentials that nobody knows, by address: each costs a look into the ledger. As many as writes.
+    Unknown,
     /// Signals: limited by their queue, unless nobody we know sends them; those count as writes.
     Ingest,
     /// Probes, metrics and static files: not limited.
@@ -129,15 +131,30 @@ impl RateLimiter {
         let own = self.limits.roles.iter().find(|(named, ..)| Some(*named) == role);
         match class {
             Class::Login => self.limits.logins,
-            Class::Write | Class::Ingest => own.map_or(self.limits.writes, |(_, _, writes)| *writes),
+            Class::Write | Class::Ingest | Class::Unknown => own.map_or(self.limits.writes, |(_, _, writes)| *writes),
             Class::Read | Class::Exempt => own.map_or(self.limits.reads, |(_, reads, _)| *reads),
         }
+    }
+
+    /// How an address stands that shows a credential nobody here knows yet; `Err` if it may not just now. Counts nothing.
+    pub fn unknown(&self, address: IpAddr) -> Result<Standing, Standing> {
+        self.weigh(Client::address(address), Class::Unknown, None, false)
+    }
+
+    /// Counts a credential that turned out to be nobody's.
+    pub fn was_unknown(&self, address: IpAddr) {
+        // whether it was one too many only matters to the next
+        let (Ok(_) | Err(_)) = self.weigh(Client::address(address), Class::Unknown, None, true);
     }
 
     /// Counts a request (unless its class is exempt) and says how the client stands.
     ///
     /// Returns `Err` with the standing if the request is one too many; then it is not counted.
     pub fn take(&self, client: Client, class: Class, role: Option<Role>) -> Result<Standing, Standing> {
+        self.weigh(client, class, role, true)
+    }
+
+    fn weigh(&self, client: Client, class: Class, role: Option<Role>, count: bool) -> Result<Standing, Standing> {
         let limit = self.limit(class, role);
         let (class, cost) = match class {
             Class::Exempt => (Class::Read, 0),
@@ -152,7 +169,8 @@ impl RateLimiter {
 
         let mut counted = self.counted.lock();
         let key = (client, class);
-        if cost > 0 && counted.len() >= self.limits.clients && !counted.contains_key(&key) {
+        let count = count && cost > 0;
+        if count && counted.len() >= self.limits.clients && !counted.contains_key(&key) {
             make_room(&mut counted, elapsed);
         }
         let mut slot = counted.get(&key).copied().unwrap_or(Counted { window, now: 0, before: 0, seen: elapsed });
@@ -166,10 +184,10 @@ impl RateLimiter {
         let carried = u64::from(slot.before).saturating_mul(width - into).div_ceil(width);
         let used = u64::from(slot.now).saturating_add(carried);
         let fits = used.saturating_add(cost) <= u64::from(limit);
-        if fits && cost > 0 {
+        if fits && count {
             slot.now = slot.now.saturating_add(1);
         }
-        if cost > 0 {
+        if count {
             counted.insert(key, slot);
         }
         drop(counted);

@@ -29,6 +29,7 @@ use opspilot_ledger::Priority;
 use subtle::ConstantTimeEq as _;
 
 use super::{
+    auth::Identity,
     error::ApiError,
     guard::{Principal, Via},
     limits::{self, Class, Client, Origin, Standing},
@@ -158,16 +159,15 @@ async fn enter(state: &AppState, request: &ServiceRequest, passed: &mut Passed) 
 
     let class = Class::of(request.method(), request.path());
     let public = class == Class::Exempt && request.path() != "/api/metrics";
-    let principal = if public { None } else { state.auth.identify(request.headers()).await? };
     passed.presented = has_credential(request.headers());
+    let principal = if public { None } else { identify(state, request, origin, passed).await? };
     let client = if class == Class::Login { Client::address(origin.address) } else { Client::of(principal.as_deref(), origin.address) };
     let standing = state.limiter.take(client, class, principal.as_ref().map(|principal| principal.role));
     passed.standing = Some(match standing {
         Ok(standing) | Err(standing) => standing,
     });
     if let Err(standing) = standing {
-        let detail = format!("more than {} requests a minute", standing.limit);
-        return Err(ApiError::new(ErrorKind::Busy, "rate_limited", detail).retry_after(standing.retry_after));
+        return Err(rate_limited(standing, "requests"));
     }
     check_forgery(state, request, principal.as_deref(), origin.tls, class)?;
     if let Some(principal) = principal {
@@ -175,6 +175,37 @@ async fn enter(state: &AppState, request: &ServiceRequest, passed: &mut Passed) 
         request.extensions_mut().insert(principal);
     }
     Ok(())
+}
+
+/// Who sends the request. An address that shows one unknown credential after another is held back before the ledger is
+/// asked about the next; who is known already is not held back for what others at the same address do.
+async fn identify(
+    state: &AppState,
+    request: &ServiceRequest,
+    origin: Origin,
+    passed: &mut Passed,
+) -> Result<Option<Arc<Principal>>, ApiError> {
+    let may_ask = || state.limiter.unknown(origin.address).is_ok();
+    match state.auth.identify(request.headers(), may_ask).await? {
+        Identity::Known(principal) => Ok(Some(principal)),
+        Identity::Nobody => Ok(None),
+        Identity::Refused => {
+            // it was asked about in any case; the next one may not be
+            state.limiter.was_unknown(origin.address);
+            Ok(None)
+        }
+        Identity::NotAsked => match state.limiter.unknown(origin.address) {
+            Ok(standing) | Err(standing) => {
+                passed.standing = Some(standing);
+                Err(rate_limited(standing, "unknown credentials"))
+            }
+        },
+    }
+}
+
+fn rate_limited(standing: Standing, what: &str) -> ApiError {
+    let detail = format!("more than {} {what} a minute", standing.limit);
+    ApiError::new(ErrorKind::Busy, "rate_limited", detail).retry_after(standing.retry_after.max(1))
 }
 
 /// Refuses heads that two parties could read differently, or that are too large.

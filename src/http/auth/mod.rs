@@ -34,6 +34,12 @@ pub const COOKIE_TLS: &str = "__Host-opspilot_session";
 
 /// How many credentials are remembered; past that the memory starts afresh.
 const REMEMBERED: usize = 20_000;
+/// How many refused credentials are remembered; past that the memory starts afresh.
+const REFUSED: usize = 4_096;
+/// How long it is remembered that a credential was refused, if no account changes meanwhile.
+const REFUSED_FOR: Duration = Duration::from_secs(1);
+/// How often the ledger is asked about one credential while accounts change all the time.
+const TRIES: usize = 4;
 /// How exactly it is stored when a session or key was last used.
 const SEEN_EVERY: Duration = Duration::from_secs(60);
 
@@ -73,6 +79,7 @@ struct Inner {
     passwords: Passwords,
     throttle: Throttle,
     known: Mutex<HashMap<[u8; 32], Known>>,
+    refused: Mutex<HashMap<[u8; 32], (u64, Duration)>>,
     version: watch::Sender<u64>,
 }
 
@@ -80,6 +87,19 @@ impl std::fmt::Debug for Auth {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Auth").field("secrets", &self.0.secrets).finish_non_exhaustive()
     }
+}
+
+/// What the credential of a request comes to.
+#[derive(Debug, Clone)]
+pub enum Identity {
+    /// Somebody.
+    Known(Arc<Principal>),
+    /// There is no credential, or one that was never good; nobody had to be asked.
+    Nobody,
+    /// The ledger was asked and does not know it, or not any more.
+    Refused,
+    /// The ledger was not asked, as it was not allowed.
+    NotAsked,
 }
 
 /// A credential as the request carried it.
@@ -122,6 +142,7 @@ impl Auth {
             passwords: Passwords::new(cost, cores),
             throttle: Throttle::default(),
             known: Mutex::default(),
+            refused: Mutex::default(),
             version: watch::Sender::new(0),
         })))
     }
@@ -204,9 +225,9 @@ impl Auth {
         })
     }
 
-    /// Who sent the request. `None` is nobody, or somebody whose credential is not (or no longer) valid.
-    pub async fn identify(&self, headers: &HeaderMap) -> Result<Option<Arc<Principal>>, LedgerError> {
-        let Some(credential) = credential(headers) else { return Ok(None) };
+    /// Who sent the request. The ledger is asked about a credential that is new here only if `may_ask` allows it.
+    pub async fn identify(&self, headers: &HeaderMap, may_ask: impl Fn() -> bool) -> Result<Identity, LedgerError> {
+        let Some(credential) = credential(headers) else { return Ok(Identity::Nobody) };
         let (text, kind) = match credential {
             Credential::Token(text) => (text, b't'),
             Credential::Cookie(text) => (text, b'c'),
@@ -216,33 +237,65 @@ impl Auth {
         id.update([kind]);
         id.update(text.as_bytes());
         let id: [u8; 32] = id.finalize().into();
-        if let Some(principal) = self.remembered(&id) {
-            return Ok(Some(principal));
-        }
-        let version = self.version();
-        let found = match credential {
-            Credential::Token(_) | Credential::Cookie(_) => {
-                let Some(session) = self.0.secrets.verify(text, self.0.clock.now()) else { return Ok(None) };
-                let row = self.0.ledger.read(move |reader| reader.session(&session)).await?;
-                row.and_then(|row| self.of_session(&row, kind == b'c'))
+        for _ in 0..TRIES {
+            if let Some(principal) = self.remembered(&id) {
+                return Ok(Identity::Known(principal));
             }
-            Credential::Key(_) => {
-                if !apikey::is_well_formed(text) {
-                    return Ok(None);
+            let version = self.version();
+            if self.is_refused(&id, version) {
+                return Ok(Identity::Nobody);
+            }
+            // what was good until some account changed is asked about, whatever others do at the same address
+            let was_known = self.0.known.lock().contains_key(&id);
+            let allowed = || was_known || may_ask();
+            let found = match credential {
+                Credential::Token(_) | Credential::Cookie(_) => {
+                    let Some(session) = self.0.secrets.verify(text, self.0.clock.now()) else { return Ok(Identity::Nobody) };
+                    if !allowed() {
+                        return Ok(Identity::NotAsked);
+                    }
+                    let row = self.0.ledger.read(move |reader| reader.session(&session)).await?;
+                    row.and_then(|row| self.of_session(&row, kind == b'c'))
                 }
-                let hash = apikey::hash(text);
-                let row = self.0.ledger.read(move |reader| reader.key_owner(&hash)).await?;
-                row.and_then(|row| self.of_key(&row))
+                Credential::Key(_) => {
+                    if !apikey::is_well_formed(text) {
+                        return Ok(Identity::Nobody);
+                    }
+                    if !allowed() {
+                        return Ok(Identity::NotAsked);
+                    }
+                    let hash = apikey::hash(text);
+                    let row = self.0.ledger.read(move |reader| reader.key_owner(&hash)).await?;
+                    row.and_then(|row| self.of_key(&row))
+                }
+            };
+            let Some(found) = found else {
+                self.refuse(id, version);
+                return Ok(Identity::Refused);
+            };
+            let mut known = self.0.known.lock();
+            if known.len() >= REMEMBERED {
+                known.clear();
             }
-        };
-        let Some(found) = found else { return Ok(None) };
-        let mut known = self.0.known.lock();
-        if known.len() >= REMEMBERED {
-            known.clear();
+            known.insert(id, Known { version, ..found });
+            // an account may have changed meanwhile, maybe this one: then it is asked again
         }
-        known.insert(id, Known { version, ..found });
-        drop(known);
-        Ok(self.remembered(&id))
+        self.remembered(&id).map(Identity::Known).ok_or(LedgerError::Busy)
+    }
+
+    /// Whether the ledger just said no to this credential, and nothing has changed since.
+    fn is_refused(&self, id: &[u8; 32], version: u64) -> bool {
+        let now = self.0.clock.elapsed();
+        self.0.refused.lock().get(id).is_some_and(|(of, at)| *of == version && now.saturating_sub(*at) < REFUSED_FOR)
+    }
+
+    fn refuse(&self, id: [u8; 32], version: u64) {
+        self.0.known.lock().remove(&id);
+        let mut refused = self.0.refused.lock();
+        if refused.len() >= REFUSED {
+            refused.clear();
+        }
+        refused.insert(id, (version, self.0.clock.elapsed()));
     }
 
     /// What is remembered of a credential, if it still holds; notes that it was used.
@@ -253,12 +306,17 @@ impl Auth {
         let entry = known.get_mut(id)?;
         let ended = entry.ends.is_some_and(|ends| now >= ends);
         let idle = entry.principal.session().is_some() && now.since(entry.seen) > self.0.policy.idle;
-        if entry.version != version || ended || idle {
-            let gone = known.remove(id)?;
-            drop(known);
+        if ended || idle {
+            known.remove(id);
+            return None;
+        }
+        if entry.version != version {
             // what was not stored yet would be lost, and the session would look older than it is
-            if !ended && !idle && gone.seen > gone.stored_seen {
-                self.store_seen(&gone.principal, gone.seen);
+            let unstored = (entry.seen > entry.stored_seen).then(|| (Arc::clone(&entry.principal), entry.seen));
+            entry.stored_seen = entry.seen;
+            drop(known);
+            if let Some((principal, seen)) = unstored {
+                self.store_seen(&principal, seen);
             }
             return None;
         }

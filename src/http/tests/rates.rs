@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::support::{Api, As, PASSWORD, roomy, send};
 use crate::http::{
+    auth::apikey,
     limits::{Class, Client, RateLimiter, origin},
     settings::{RateLimits, Settings},
 };
@@ -159,6 +160,41 @@ async fn every_answer_says_how_the_client_stands_and_the_one_too_many_when_to_co
     }
     api.clock.advance(Duration::from_secs(wait));
     api.get(As::Token(&token), "/api/auth/me").await.expect(200);
+    api.stop().await;
+}
+
+#[actix_web::test]
+async fn who_tries_one_unknown_key_after_another_is_held_back_before_the_ledger_is_asked() {
+    let settings = Settings { rate_limits: RateLimits { reads: 1_000, writes: 4, ..RateLimits::default() }, ..roomy() };
+    let api = Api::with(settings, |_| {}).await;
+    let token = api.someone("root", Role::Admin).await;
+    let key = api.key(&token, "viewer").await;
+    let new = api.key(&token, "viewer").await;
+    api.get(As::Key(&key), "/api/auth/me").await.expect(200);
+    let unknown = |n: u8| apikey::from_secret(&[n; 32]);
+    // the same one again costs nothing, and neither does what cannot be a key
+    for _ in 0..20 {
+        api.get(As::Key(&unknown(0)), "/api/auth/me").await.expect(401);
+        api.get(As::Key("opk_nonsense"), "/api/auth/me").await.expect(401);
+    }
+    for n in 1..4 {
+        api.get(As::Key(&unknown(n)), "/api/auth/me").await.expect(401);
+    }
+    // one that is good but new stands for all of which nobody knows yet: the ledger would have said yes
+    for key in [&unknown(4), &unknown(5), &new] {
+        let held = api.get(As::Key(key), "/api/auth/me").await.expect(429);
+        assert_eq!((held.code(), held.header("x-ratelimit-remaining")), ("rate_limited", "0"));
+        assert!((1..=120).contains(&held.header("retry-after").parse::<u64>().unwrap()));
+    }
+    api.get(As::Nobody, "/api/health").await.expect(200);
+    // who is known goes on, also when what is known of them must be asked anew
+    for _ in 0..2 {
+        api.get(As::Key(&key), "/api/auth/me").await.expect(200);
+        api.get(As::Token(&token), "/api/auth/me").await.expect(200);
+        api.state.auth.settle(async { Ok::<(), opspilot_ledger::LedgerError>(()) }).await.unwrap();
+    }
+    api.clock.advance(Duration::from_secs(120));
+    api.get(As::Key(&new), "/api/auth/me").await.expect(200);
     api.stop().await;
 }
 

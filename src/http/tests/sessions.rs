@@ -248,3 +248,20 @@ async fn tickets_are_for_who_is_logged_in() {
     assert!(!is_success(api.post(As::Nobody, "/api/auth/ws-ticket", json!({})).await.status));
     api.stop().await;
 }
+
+#[actix_web::test]
+async fn an_account_that_changes_in_the_same_moment_makes_nobody_a_stranger() {
+    let api = Api::start().await;
+    let token = api.someone("ada", Role::Viewer).await;
+    let mut headers = actix_web::http::header::HeaderMap::new();
+    headers.insert(actix_web::http::header::AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
+    let auth = &api.state.auth;
+    for _ in 0..50 {
+        // it falls between the question to the ledger and the answer
+        let change = auth.settle(async { Ok::<(), opspilot_ledger::LedgerError>(()) });
+        let (found, changed) = tokio::join!(auth.identify(&headers, || true), change);
+        changed.unwrap();
+        assert!(matches!(found.unwrap(), crate::http::auth::Identity::Known(_)));
+    }
+    api.stop().await;
+}
