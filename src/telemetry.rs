@@ -16,7 +16,7 @@ use std::{
 use file_rotate::{ContentLimit, FileRotate, compression::Compression, suffix::AppendCount};
 use opspilot_kernel::clock::{SharedClock, SystemClock};
 use prometheus::IntCounter;
-use slog::{Drain, FnValue, Level, Logger, Never, OwnedKVList, PushFnValue, Record, b, o};
+use slog::{BorrowedKV, Drain, FnValue, Level, Logger, Never, OwnedKVList, PushFnValue, Record, RecordStatic, b, o};
 use slog_term::{Decorator, FullFormat, PlainSyncDecorator, RecordDecorator, TermDecorator};
 
 use crate::{
@@ -93,7 +93,8 @@ pub fn start(settings: &Log, registry: &prometheus::Registry) -> Result<Telemetr
 
 /// Libraries log through `log`; only what a person should know is taken over.
 fn bridged(log: &Logger) -> Option<slog_scope::GlobalLoggerGuard> {
-    let guard = slog_scope::set_global_logger(log.new(o!("part" => "library")));
+    let quieter = Logger::root(Quieter(log.clone()), o!("part" => "library"));
+    let guard = slog_scope::set_global_logger(quieter);
     slog_stdlog::init_with_level(log::Level::Warn).is_ok().then_some(guard)
 }
 
@@ -139,6 +140,25 @@ impl<D: Drain<Ok = (), Err = Never>> Drain for Gate<D> {
 
     fn is_enabled(&self, level: Level) -> bool {
         rank_of(level) <= self.level.load(Ordering::Relaxed)
+    }
+}
+
+/// Takes for details what the HTTP library logs as errors: they are the faults of peers, and anybody could
+/// fill the log with them.
+struct Quieter(Logger);
+
+impl Drain for Quieter {
+    type Ok = ();
+    type Err = Never;
+
+    fn log(&self, record: &Record<'_>, values: &OwnedKVList) -> Result<(), Never> {
+        if !record.tag().starts_with("actix_http") {
+            return Drain::log(&self.0, record, values);
+        }
+        let level = if record.level().is_at_least(Level::Debug) { Level::Debug } else { record.level() };
+        let fixed = RecordStatic { location: record.location(), tag: record.tag(), level };
+        let told = record.kv();
+        Drain::log(&self.0, &Record::new(&fixed, record.msg(), BorrowedKV(&told)), values)
     }
 }
 
@@ -399,6 +419,21 @@ mod tests {
             info!(log, "second");
         });
         assert!(!text.contains("first") && text.contains("second"), "{text}");
+    }
+
+    #[test]
+    fn what_a_peer_does_wrong_is_no_error_of_ours() {
+        for (level, seen) in [(LogLevel::Info, false), (LogLevel::Debug, true)] {
+            let (text, _) = logged(LogFormat::Json, 16, level, |log, _| {
+                let library = Logger::root(Quieter(log.clone()), o!("part" => "library"));
+                slog::error!(library, # "actix_http::h1::dispatcher", "stream error: request parse error"; "n" => 1);
+                slog::error!(library, # "other", "a thread died");
+            });
+            let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+            let levels: Vec<&str> = lines.iter().map(|line| line["level"].as_str().unwrap()).collect();
+            assert_eq!(levels, if seen { vec!["debug", "error"] } else { vec!["error"] }, "{text}");
+            assert!(lines.iter().all(|line| line["part"] == "library"), "{text}");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use opspilot_kernel::{
     time::Timestamp,
 };
 use opspilot_ledger::{AlertFilter, Listed, Page as Part, StoredDecision};
-use serde::{Deserialize, Deserializer, Serialize, de::IntoDeserializer};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
@@ -22,18 +22,9 @@ use super::{
     state::AppState,
 };
 
-/// A query parameter of a closed set: left out and left empty both mean "any".
-pub fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    if text.is_empty() {
-        return Ok(None);
-    }
-    T::deserialize(text.into_deserializer()).map(Some)
-}
-
 /// The part of a list that a limit and a cursor name.
 pub fn part(limit: Limit, cursor: Option<String>) -> Part {
-    Part { limit: usize::try_from(limit.0).unwrap_or(usize::MAX), cursor: cursor.filter(|cursor| !cursor.is_empty()) }
+    Part { limit: usize::try_from(limit.0).unwrap_or(usize::MAX), cursor }
 }
 
 /// An alert: one episode of a condition, from when it began to hold until it was over.
@@ -95,22 +86,17 @@ impl From<Stored> for Alert {
 #[into_params(parameter_in = Query)]
 pub struct Wanted {
     /// `firing` or `resolved`.
-    #[serde(default, deserialize_with = "given")]
     #[param(value_type = Option<String>)]
     status: Option<AlertStatus>,
     /// `debug`, `info`, `warning`, `error` or `critical`.
-    #[serde(default, deserialize_with = "given")]
     #[param(value_type = Option<String>)]
     severity: Option<Severity>,
     /// Who observed it, exactly.
-    #[serde(default, deserialize_with = "given")]
     source: Option<String>,
     /// Every episode of one condition: 16 hex digits.
-    #[serde(default, deserialize_with = "given")]
     #[param(value_type = Option<String>)]
     fingerprint: Option<Fingerprint>,
     /// Those of one incident.
-    #[serde(default, deserialize_with = "given")]
     incident: Option<String>,
     /// How many at most: 1 to 500.
     #[serde(default)]

@@ -72,7 +72,7 @@ pub async fn list(caller: Guard<Operator>, query: Query<Wanted>, state: web::Dat
     let Wanted { limit, cursor } = query.0;
     let after = match cursor {
         None => None,
-        Some(text) => Some(behind(&text).ok_or_else(|| ApiError::invalid("/cursor", "bad_cursor", "not a cursor that this list gave"))?),
+        Some(text) => Some(behind(&text).ok_or_else(ApiError::bad_cursor)?),
     };
     let owner = (caller.role != Role::Admin).then(|| caller.user.clone());
     let rows = state.ledger.read(move |reader| reader.keys(owner.as_deref(), after, i64::from(limit.0) + 1)).await?;

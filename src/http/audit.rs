@@ -21,7 +21,7 @@ use super::{
 pub struct Wanted {
     /// A code such as `USR01I`, or the beginning of one.
     action: Option<String>,
-    /// `user:ada`, `module:detector.regex`, `system` or `anonymous`.
+    /// `user:ada` or only `ada`, `module:detector.regex`, `system` or `anonymous`.
     actor: Option<String>,
     /// The id of what it was done to, or `kind:id`.
     target: Option<String>,

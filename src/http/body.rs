@@ -14,7 +14,13 @@ use actix_web::{
 };
 use futures_util::StreamExt as _;
 use opspilot_kernel::error::ErrorKind;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{
+        DeserializeOwned, IntoDeserializer, Visitor,
+        value::{self, MapDeserializer},
+    },
+};
 
 use super::{
     error::{ApiError, ApiResult},
@@ -115,8 +121,12 @@ impl<T: DeserializeOwned + 'static> FromRequest for Body<T> {
         Box::pin(async move {
             let bytes = read_json(&request, &mut payload).await?;
             if bytes.is_empty() && !is_json(&request) {
-                let detail = "send a body as application/json";
-                return Err(ApiError::with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail));
+                if request.headers().contains_key(header::CONTENT_TYPE) {
+                    let detail = "send a body as application/json";
+                    return Err(ApiError::with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail));
+                }
+                // nothing was sent at all: say which field is missing, as if none had been given
+                return Ok(Body { value: parsed(b"{}")?, bytes });
             }
             Ok(Body { value: parsed(&bytes)?, bytes })
         })
@@ -146,7 +156,7 @@ impl<T: DeserializeOwned + Default + 'static> FromRequest for OptionalBody<T> {
     }
 }
 
-/// A query. `T` denies unknown fields; a parameter may stand there once.
+/// A query. `T` denies unknown fields; a parameter may stand there once; one left empty is as good as left out.
 #[derive(Debug)]
 pub struct Query<T>(pub T);
 
@@ -155,11 +165,64 @@ impl<T: DeserializeOwned> FromRequest for Query<T> {
     type Future = Ready<ApiResult<Self>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(serde_urlencoded::from_str(request.query_string()).map(Query).map_err(|error| {
-            let text = error.to_string();
-            let (code, detail) = strict::explain(&text);
+        ready(query(request.query_string()).map(Query).map_err(|error| {
+            let (code, detail) = strict::explain(&error);
             ApiError::new(ErrorKind::Invalid, "invalid", "the query is not understood").at("", code, detail)
         }))
+    }
+}
+
+fn query<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    let pairs: Vec<(String, String)> = serde_urlencoded::from_str(text).map_err(|error| error.to_string())?;
+    let fields = pairs.into_iter().map(|(name, value)| (name, Parameter(value)));
+    T::deserialize(MapDeserializer::<_, value::Error>::new(fields)).map_err(|error| error.to_string())
+}
+
+/// A parameter's value; an empty one is none to whoever asks for an option.
+struct Parameter(String);
+
+impl IntoDeserializer<'_> for Parameter {
+    type Deserializer = Parameter;
+
+    fn into_deserializer(self) -> Parameter {
+        self
+    }
+}
+
+impl<'de> Deserializer<'de> for Parameter {
+    type Error = value::Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, value::Error> {
+        visitor.visit_string(self.0)
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, value::Error> {
+        if self.0.is_empty() { visitor.visit_none() } else { visitor.visit_some(self) }
+    }
+
+    fn deserialize_u64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, value::Error> {
+        match self.0.parse() {
+            Ok(number) => visitor.visit_u64(number),
+            Err(_) => visitor.visit_string(self.0),
+        }
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, value::Error> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, value::Error> {
+        IntoDeserializer::<value::Error>::into_deserializer(self.0).deserialize_enum(name, variants, visitor)
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple tuple_struct map
+        struct identifier ignored_any
     }
 }
 
@@ -181,6 +244,7 @@ impl<'de> Deserialize<'de> for Limit {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Limit, D::Error> {
         let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
         match text.parse() {
+            _ if text.is_empty() => Ok(Limit::default()),
             Ok(limit @ 1..=MAX_LIMIT) => Ok(Limit(limit)),
             _ => Err(serde::de::Error::custom("limit is a number from 1 to 500")),
         }
@@ -207,12 +271,21 @@ mod tests {
         struct Asked {
             #[serde(default)]
             limit: Limit,
+            cursor: Option<String>,
+            severity: Option<opspilot_kernel::signal::Severity>,
+            since: Option<opspilot_kernel::time::Timestamp>,
+            after: Option<u64>,
         }
-        let asked = |query| serde_urlencoded::from_str::<Asked>(query).map(|asked| asked.limit.0).map_err(|error| error.to_string());
+        let asked = |text| query::<Asked>(text).map(|asked| asked.limit.0);
         assert_eq!(asked(""), Ok(50));
         assert_eq!(asked("limit=500"), Ok(500));
-        for wrong in ["limit=0", "limit=501", "limit=-1", "limit=x", "limit=", "limit=99999999999", "limit=1&limit=2", "limt=1"] {
+        for wrong in ["limit=0", "limit=501", "limit=-1", "limit=x", "limit=99999999999", "limit=1&limit=2", "limt=1", "limt=", "severity=x", "since=x", "after=x"] {
             asked(wrong).expect_err(wrong);
         }
+        let empty = query::<Asked>("limit=&cursor=&severity=&since=&after=").unwrap();
+        assert_eq!(empty, query("").unwrap(), "left empty is left out");
+        let full = query::<Asked>("cursor=a%20b&severity=error&since=2026-01-01T00:00:00Z&after=7").unwrap();
+        assert_eq!((full.cursor.as_deref(), full.after), (Some("a b"), Some(7)));
+        assert!(full.severity.is_some() && full.since.is_some());
     }
 }

@@ -33,6 +33,6 @@ async fn docs() -> HttpResponse {
 
 /// The viewer of the API document: everything it needs is in the binary.
 pub(super) fn viewer(config: &mut ServiceConfig) {
-    config.route("/api/docs", web::get().to(docs));
+    config.service(web::resource("/api/docs").route(web::get().to(docs)).route(web::head().to(docs)));
     config.service(SwaggerUi::new("/api/docs/{_:.*}").config(Config::new(["/api/openapi.json"]).validator_url("none")));
 }

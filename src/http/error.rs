@@ -47,6 +47,9 @@ pub struct ProblemBody {
     /// What is wrong with the request, thing by thing.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
+    /// Events that were sent and not taken: `index`, `code` and `detail` of each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rejected: Vec<serde_json::Value>,
 }
 
 /// An answer that is an error.
@@ -64,6 +67,7 @@ struct Inner {
     close: bool,
     allow: Option<String>,
     cause: Option<String>,
+    rejected: Vec<serde_json::Value>,
 }
 
 /// The one place where a kind of error becomes a status.
@@ -95,13 +99,28 @@ impl ApiError {
             _ => None,
         };
         let close = matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::PAYLOAD_TOO_LARGE);
-        ApiError(Box::new(Inner { status, code, detail: detail.into(), errors: Vec::new(), retry_after, close, allow: None, cause: None }))
+        ApiError(Box::new(Inner {
+            status,
+            code,
+            detail: detail.into(),
+            errors: Vec::new(),
+            retry_after,
+            close,
+            allow: None,
+            cause: None,
+            rejected: Vec::new(),
+        }))
     }
 
     /// 422, for one field.
     pub fn invalid(pointer: impl Into<String>, code: &'static str, detail: impl Into<String>) -> ApiError {
         let detail = detail.into();
         ApiError::new(ErrorKind::Invalid, "invalid", detail.clone()).at(pointer, code, detail)
+    }
+
+    /// 422, for a cursor that the list never gave.
+    pub fn bad_cursor() -> ApiError {
+        ApiError::invalid("/cursor", "bad_cursor", "the cursor is not one that this list gave")
     }
 
     /// 404, for a thing that is not there.
@@ -132,6 +151,13 @@ impl ApiError {
     #[must_use]
     pub fn at(mut self, pointer: impl Into<String>, code: impl Into<String>, detail: impl Into<String>) -> ApiError {
         self.0.errors.push(FieldError { pointer: pointer.into(), code: code.into(), detail: detail.into() });
+        self
+    }
+
+    /// The same error, naming what was sent and not taken, as the answer that takes some of it does.
+    #[must_use]
+    pub fn rejected(mut self, rejected: Vec<serde_json::Value>) -> ApiError {
+        self.0.rejected = rejected;
         self
     }
 
@@ -197,6 +223,7 @@ impl ApiError {
             instance: format!("urn:opspilot:request:{request_id}"),
             code: self.0.code.to_owned(),
             errors: self.0.errors.clone(),
+            rejected: self.0.rejected.clone(),
         };
         match serde_json::to_vec(&body) {
             Ok(bytes) => answer.body(bytes),
@@ -230,7 +257,7 @@ impl From<LedgerError> for ApiError {
             ErrorKind::Internal => ApiError::internal(error),
             ErrorKind::Busy => ApiError::new(kind, "busy", "the service has more to write than it can; try again shortly"),
             ErrorKind::Unavailable => {
-                ApiError::new(kind, "storage_unavailable", "the storage does not take writes just now").retry_after(5).because(error)
+                ApiError::new(kind, "storage-unavailable", "the storage does not take writes just now").retry_after(5).because(error)
             }
             ErrorKind::Conflict => ApiError::new(kind, "conflict", error.to_string()),
             ErrorKind::NotFound => ApiError::new(kind, "not_found", error.to_string()),
@@ -238,6 +265,7 @@ impl From<LedgerError> for ApiError {
             ErrorKind::Unauthenticated => ApiError::new(kind, "unauthenticated", error.to_string()),
             ErrorKind::Forbidden => ApiError::new(kind, "forbidden", error.to_string()),
             ErrorKind::Expired => ApiError::new(kind, "expired", error.to_string()),
+            ErrorKind::Invalid if matches!(error, LedgerError::Cursor) => ApiError::bad_cursor(),
             ErrorKind::Invalid => ApiError::new(kind, "invalid", error.to_string()),
         }
     }

@@ -25,6 +25,8 @@ use super::{
 
 /// The longest key we take.
 pub const MAX_KEY: usize = 255;
+/// Begins the ids of events that have none of their own and came under a key; no sender may use it.
+pub const RESERVED_ID: &str = "idempotency-key:";
 
 /// Keys of requests that are under way.
 #[derive(Debug, Default, Clone)]

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    alerts::{Alert, Derivation, Doer, Slice, derivation, given, page, part},
+    alerts::{Alert, Derivation, Doer, Slice, derivation, page, part},
     body::{Body, Limit, OptionalBody, Page, Query},
     error::{ApiError, ApiResult, ProblemBody},
     guard::{Guard, Operator, Viewer},
@@ -143,25 +143,19 @@ impl From<IncidentDetail> for Incident {
 #[into_params(parameter_in = Query)]
 pub struct Wanted {
     /// `open`, `acknowledged` or `resolved`.
-    #[serde(default, deserialize_with = "given")]
     #[param(value_type = Option<String>)]
     status: Option<IncidentStatus>,
     /// `debug`, `info`, `warning`, `error` or `critical`.
-    #[serde(default, deserialize_with = "given")]
     #[param(value_type = Option<String>)]
     severity: Option<Severity>,
     /// Who observed it, exactly.
-    #[serde(default, deserialize_with = "given")]
     source: Option<String>,
     /// Words that all occur in it; each may be cut short.
-    #[serde(default, deserialize_with = "given")]
     q: Option<String>,
     /// Opened then or later.
-    #[serde(default, deserialize_with = "given")]
     #[param(value_type = Option<String>, format = DateTime)]
     since: Option<Timestamp>,
     /// Opened before.
-    #[serde(default, deserialize_with = "given")]
     #[param(value_type = Option<String>, format = DateTime)]
     until: Option<Timestamp>,
     /// How many at most: 1 to 500.
@@ -398,7 +392,7 @@ pub async fn snooze(
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Assign {
-    /// A name of at most 128 characters; null for nobody.
+    /// The name of an account; null for nobody.
     #[serde(deserialize_with = "Option::deserialize")]
     assignee: Option<String>,
 }
@@ -408,6 +402,7 @@ pub struct Assign {
     request_body = Assign, responses(
     (status = 200, description = "As it now is", body = Incident),
     (status = 404, description = "No such incident", body = ProblemBody),
+    (status = 422, description = "There is no such account", body = ProblemBody),
 ))]
 pub async fn assign(
     caller: Guard<Operator>,
@@ -417,7 +412,13 @@ pub async fn assign(
     state: web::Data<AppState>,
 ) -> ApiResult<HttpResponse> {
     let actor: Actor = caller.actor();
-    let assignee = Some(written("/assignee", body.value.assignee, MAX_NAME)?).filter(|assignee| !assignee.is_empty());
+    let assignee = match written("/assignee", body.value.assignee, MAX_NAME)? {
+        name if name.is_empty() => None,
+        name => match state.ledger.read(move |reader| reader.user(&name)).await? {
+            Some(user) => Some(user.name),
+            None => return Err(ApiError::invalid("/assignee", "unknown_user", "there is no account of this name")),
+        },
+    };
     act(key, &body.bytes, id, &state, move |tx, id| tx.incident_assign(id, &actor, assignee.as_deref()).map(drop)).await
 }
 

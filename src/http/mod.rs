@@ -37,7 +37,8 @@ pub mod users;
 
 use actix_web::{
     HttpRequest, HttpResponse,
-    http::StatusCode,
+    guard::{Guard, fn_guard},
+    http::{Method, StatusCode},
     web::{self, ServiceConfig},
 };
 use opspilot_kernel::error::ErrorKind;
@@ -70,7 +71,7 @@ macro_rules! routes {
         fn mount(config: &mut ServiceConfig) {
             $(config.service(
                 web::resource($path)
-                    $(.route(web::$method().to($($handler)::+)))+
+                    $(.route(web::route().guard(takes(stringify!($method))).to($($handler)::+)))+
                     .default_service(web::route().to(wrong_method)),
             );)*
         }
@@ -139,11 +140,21 @@ routes! {
     "/api/config/reload" => { post: admin modules::reload };
 }
 
+/// Whether a request has this method. HEAD is taken wherever GET is: the answer is the same, and its body is not sent.
+fn takes(method: &'static str) -> impl Guard {
+    fn_guard(move |request| {
+        let asked = &request.head().method;
+        asked.as_str().eq_ignore_ascii_case(method) || (method == "get" && *asked == Method::HEAD)
+    })
+}
+
 /// The path is there, the method is not.
 async fn wrong_method(request: HttpRequest) -> error::ApiResult<HttpResponse> {
     let pattern = request.match_pattern().unwrap_or_default();
-    let methods: Vec<String> =
-        OPERATIONS.iter().filter(|operation| operation.path == pattern).map(|operation| operation.method.to_uppercase()).collect();
+    let of_path = OPERATIONS.iter().filter(|operation| operation.path == pattern);
+    let methods: Vec<String> = of_path
+        .map(|operation| if operation.method == "get" { "GET, HEAD".to_owned() } else { operation.method.to_uppercase() })
+        .collect();
     let methods = methods.join(", ");
     Err(error::ApiError::with_status(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", format!("this takes {methods}")).allow(methods))
 }

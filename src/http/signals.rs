@@ -15,6 +15,7 @@ use super::{
     body::{Limit, Query},
     error::{ApiResult, ProblemBody},
     guard::{Guard, Viewer},
+    idempotency::RESERVED_ID,
     state::AppState,
 };
 
@@ -38,7 +39,7 @@ pub struct SignalItem {
     /// Its number; later ones have greater numbers.
     #[schema(value_type = u64)]
     seq: Seq,
-    /// The sender's identity of it.
+    /// The sender's identity of it; null if it gave none.
     id: Option<String>,
     /// `log`, `metric` or `alert`.
     #[schema(value_type = String)]
@@ -82,7 +83,7 @@ impl From<StoredSignal> for SignalItem {
         let given = |text: String| (!text.is_empty()).then_some(text);
         SignalItem {
             seq: signal.seq,
-            id: given(signal.id),
+            id: given(signal.id).filter(|id| !id.starts_with(RESERVED_ID)),
             kind: signal.kind,
             source: signal.source,
             timestamp: signal.at,

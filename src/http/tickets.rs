@@ -58,10 +58,14 @@ impl Tickets {
 
     /// Takes a ticket back: who it was made for, if it is good. It is good once.
     ///
+    /// One that was made without an Origin is good from any that got this far: a program that asks for it names
+    /// none, while its WebSocket library may; a browser always names the same for both.
+    ///
     /// The caller still asks [`super::auth::Auth::still`] whether the session holds.
     pub fn redeem(&self, text: &str, origin: Option<&str>) -> Option<Arc<Principal>> {
         let ticket = self.out.lock().remove(&hash(text))?;
-        (ticket.until > self.clock.elapsed() && ticket.origin.as_deref() == origin).then_some(ticket.holder)
+        let same = ticket.origin.as_deref().is_none_or(|made| Some(made) == origin);
+        (ticket.until > self.clock.elapsed() && same).then_some(ticket.holder)
     }
 }
 
@@ -95,6 +99,11 @@ mod tests {
         let ticket = issue(Some("http://ops"));
         assert_eq!(tickets.redeem(&ticket, Some("http://evil")), None, "another origin");
         assert_eq!(tickets.redeem(&ticket, Some("http://ops")), None, "a wrong try uses it up");
+
+        let ticket = issue(Some("http://ops"));
+        assert_eq!(tickets.redeem(&ticket, None), None, "an origin that is not named again");
+        let ticket = issue(None);
+        assert!(tickets.redeem(&ticket, Some("http://ops")).is_some(), "made by a program that names none");
 
         let ticket = issue(None);
         clock.advance(Duration::from_millis(29_999));

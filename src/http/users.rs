@@ -1,6 +1,7 @@
 //! Accounts: made and changed by admins.
 
 use actix_web::{HttpResponse, http::StatusCode, web};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use opspilot_kernel::{error::ErrorKind, principal::Role};
 use opspilot_ledger::{LedgerError, NewUser, Priority, UserChange, UserRecord};
 use serde::{Deserialize, Serialize};
@@ -52,15 +53,31 @@ pub struct Wanted {
     cursor: Option<String>,
 }
 
+/// What a cursor says; what it is written as is nobody else's business.
+const CURSOR: &str = "user:";
+
+fn cursor_behind(name: &str) -> String {
+    URL_SAFE_NO_PAD.encode(format!("{CURSOR}{name}"))
+}
+
+fn behind(cursor: &str) -> Option<String> {
+    let text = String::from_utf8(URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()?;
+    text.strip_prefix(CURSOR).map(str::to_owned)
+}
+
 /// Every account, by name.
 #[utoipa::path(get, path = "/api/users", tag = "accounts", params(Wanted), responses((status = 200, description = "Accounts", body = Page<User>)))]
 pub async fn list(_caller: Guard<Admin>, query: Query<Wanted>, state: web::Data<AppState>) -> ApiResult<HttpResponse> {
     let Wanted { limit, cursor } = query.0;
-    let rows = state.ledger.read(move |reader| reader.users_after(&cursor.unwrap_or_default(), i64::from(limit.0) + 1)).await?;
+    let after = match cursor {
+        None => String::new(),
+        Some(cursor) => behind(&cursor).ok_or_else(ApiError::bad_cursor)?,
+    };
+    let rows = state.ledger.read(move |reader| reader.users_after(&after, i64::from(limit.0) + 1)).await?;
     let most = usize::try_from(limit.0).unwrap_or(usize::MAX);
     let more = rows.len() > most;
     let items: Vec<User> = rows.into_iter().take(most).map(User::from).collect();
-    let next_cursor = items.last().filter(|_| more).map(|last| last.username.clone());
+    let next_cursor = items.last().filter(|_| more).map(|last| cursor_behind(&last.username));
     Ok(HttpResponse::Ok().json(Page { items, next_cursor }))
 }
 

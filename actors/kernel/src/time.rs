@@ -10,8 +10,14 @@ pub struct Timestamp(i64);
 
 /// The text is not an RFC 3339 timestamp between the years 1970 and 9999.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not an RFC 3339 timestamp such as 2026-01-31T08:30:00.000Z")]
-pub struct NotATimestamp;
+pub enum NotATimestamp {
+    /// It is no timestamp at all.
+    #[error("not an RFC 3339 timestamp such as 2026-01-31T08:30:00.000Z")]
+    Malformed,
+    /// It is one, of a time that is not counted here.
+    #[error("times before 1970 are not accepted")]
+    TooEarly,
+}
 
 /// 9999-12-31T23:59:59.999Z, the last time that has a four-digit year.
 const MAX_MILLIS: i64 = 253_402_300_799_999;
@@ -107,9 +113,13 @@ impl FromStr for Timestamp {
         if let Some(time) = parse_common(text.as_bytes()) {
             return Ok(time);
         }
-        let time: jiff::Timestamp = text.parse().map_err(|_| NotATimestamp)?;
+        let time: jiff::Timestamp = text.parse().map_err(|_| NotATimestamp::Malformed)?;
         let millis = time.as_millisecond();
-        if (0..=MAX_MILLIS).contains(&millis) { Ok(Timestamp(millis)) } else { Err(NotATimestamp) }
+        match millis {
+            ..0 => Err(NotATimestamp::TooEarly),
+            0..=MAX_MILLIS => Ok(Timestamp(millis)),
+            _ => Err(NotATimestamp::Malformed),
+        }
     }
 }
 
@@ -157,7 +167,10 @@ mod tests {
     #[test]
     fn refuses_what_is_no_time() {
         for text in ["", "yesterday", "2026-02-29T00:00:00Z", "2026-13-01T00:00:00Z", "2026-01-01T24:00:00Z", "2026-01-01"] {
-            assert_eq!(text.parse::<Timestamp>(), Err(NotATimestamp), "{text}");
+            assert_eq!(text.parse::<Timestamp>(), Err(NotATimestamp::Malformed), "{text}");
+        }
+        for text in ["1969-12-31T23:59:59Z", "1969-12-31T23:59:59.999Z", "1970-01-01T00:59:59+01:00", "0001-01-01T00:00:00Z"] {
+            assert_eq!(text.parse::<Timestamp>(), Err(NotATimestamp::TooEarly), "{text}");
         }
     }
 

@@ -85,6 +85,9 @@ pub enum LedgerError {
     /// What was asked for makes no sense.
     #[error("{0}")]
     Invalid(String),
+    /// The cursor of a page is none that the list gave.
+    #[error("the cursor is not one that this list gave")]
+    Cursor,
     /// Stored bytes are not what was written.
     #[error("stored data is damaged: {0}")]
     Damaged(String),
@@ -104,7 +107,7 @@ impl LedgerError {
             LedgerError::Unavailable(_) => ErrorKind::Unavailable,
             LedgerError::Conflict(_) => ErrorKind::Conflict,
             LedgerError::NotFound(_) => ErrorKind::NotFound,
-            LedgerError::Invalid(_) => ErrorKind::Invalid,
+            LedgerError::Invalid(_) | LedgerError::Cursor => ErrorKind::Invalid,
             LedgerError::Damaged(_) | LedgerError::Panicked | LedgerError::Internal(_) => ErrorKind::Internal,
         }
     }

@@ -19,7 +19,7 @@ use super::{
 use crate::http::{
     error::{ApiError, ApiResult, ProblemBody},
     guard::{Guard, Ingester},
-    idempotency::IdempotencyKey,
+    idempotency::{IdempotencyKey, RESERVED_ID},
     state::AppState,
 };
 
@@ -40,7 +40,7 @@ fn read(bytes: &[u8], format: Format, now: Timestamp, seed: Option<&str>) -> Res
         None => parse::parse(bytes, format, now, &mut |signal| batch.push(signal))?,
         Some(seed) => parse::parse(bytes, format, now, &mut |signal| {
             if signal.id.is_empty() {
-                let id = format!("key-{seed}-{}", batch.count());
+                let id = format!("{RESERVED_ID}{seed}:{}", batch.count());
                 batch.push(&SignalRef { id: &id, ..signal.clone() });
             } else {
                 batch.push(signal);
@@ -73,7 +73,7 @@ fn format(headers: &HeaderMap) -> ApiResult<Format> {
 /// Takes in signals: one event, an array, or one event per line.
 ///
 /// The answer comes after the accepted ones are on the disk. Events that are not acceptable are named by
-/// index and cost only themselves; if none is acceptable the answer is 422, or 400 if none could be read.
+/// index and cost only themselves; if none is acceptable the answer is 422, or 400 if the document itself is malformed.
 #[utoipa::path(post, path = "/api/events", tag = "signals",
     request_body(description = "An event, an array of events, or (application/x-ndjson) one event per line; at most 8 MiB", content(
         (Value = "application/json"), (String = "application/x-ndjson"))),
@@ -165,13 +165,13 @@ fn none_acceptable(events: u32, rejected: Rejections, single: bool) -> ApiError 
         Some(first) => format!("none of the {events} events is acceptable; the first (index 0): {}", first.detail),
         None => format!("none of the {events} events is acceptable"),
     };
-    let kind = if rejected.only_malformed() { ErrorKind::Malformed } else { ErrorKind::Invalid };
-    let code = match (kind, first) {
-        (ErrorKind::Malformed, Some(first)) if events == 1 => first.code,
-        (ErrorKind::Malformed, _) => "malformed",
-        _ => "invalid",
+    // one event that contradicts itself is a malformed document; of a list, or of lines, each is one of its own
+    let (kind, code) = match first {
+        Some(first) if single && rejected.only_malformed() => (ErrorKind::Malformed, first.code),
+        _ => (ErrorKind::Invalid, "invalid"),
     };
-    rejected.named.into_iter().take(TOLD).fold(ApiError::new(kind, code, detail), |error, event| {
+    let told: Vec<Value> = rejected.named.iter().take(TOLD).map(|event| json!(event)).collect();
+    rejected.named.into_iter().take(TOLD).fold(ApiError::new(kind, code, detail).rejected(told), |error, event| {
         let pointer = if single { event.pointer } else { format!("/{}{}", event.index, event.pointer) };
         error.at(pointer, event.code, event.detail)
     })

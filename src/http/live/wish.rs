@@ -1,5 +1,7 @@
 //! What a client asks for: which events, and which of them.
 
+use std::{fmt, marker::PhantomData};
+
 use opspilot_kernel::{
     config::closest,
     event::{Envelope, Event, EventKind},
@@ -7,7 +9,10 @@ use opspilot_kernel::{
     incident::IncidentStatus,
     signal::Severity,
 };
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, IntoDeserializer as _, SeqAccess, Visitor, value::SeqAccessDeserializer},
+};
 
 use super::board::bit;
 use crate::http::strict;
@@ -17,15 +22,15 @@ use crate::http::strict;
 #[serde(tag = "action", rename_all = "snake_case", deny_unknown_fields)]
 enum Message {
     Subscribe {
-        #[serde(default)]
+        #[serde(default, deserialize_with = "several")]
         events: Option<Vec<String>>,
         #[serde(default)]
-        filter: Filter,
+        filter: Option<Filter>,
         #[serde(default)]
         after: Option<Seq>,
     },
     Unsubscribe {
-        #[serde(default)]
+        #[serde(default, deserialize_with = "several")]
         events: Option<Vec<String>>,
     },
     Ping {},
@@ -35,11 +40,43 @@ enum Message {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Filter {
+    #[serde(default, deserialize_with = "several")]
     severity: Option<Vec<Severity>>,
+    #[serde(default, deserialize_with = "several")]
     status: Option<Vec<IncidentStatus>>,
+    #[serde(default, deserialize_with = "several")]
     source: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "several")]
     rule: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "several")]
     module: Option<Vec<String>>,
+}
+
+/// A list of names, or one name for a list of one; null is none.
+fn several<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<T>>, D::Error> {
+    struct Names<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Names<T> {
+        type Value = Option<Vec<T>>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of names, or one name")
+        }
+
+        fn visit_str<E: Error>(self, name: &str) -> Result<Self::Value, E> {
+            Ok(Some(vec![T::deserialize(name.into_deserializer())?]))
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, names: A) -> Result<Self::Value, A::Error> {
+            Vec::deserialize(SeqAccessDeserializer::new(names)).map(Some)
+        }
+
+        fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+    }
+
+    deserializer.deserialize_any(Names(PhantomData))
 }
 
 impl Filter {
@@ -90,7 +127,9 @@ pub(super) fn read(text: &str) -> Result<Wish, Misunderstood> {
     })?;
     Ok(match message {
         Message::Ping {} => Wish::Ping,
-        Message::Subscribe { events, filter, after } => Wish::Subscribe { events: kinds(events)?, filter, after },
+        Message::Subscribe { events, filter, after } => {
+            Wish::Subscribe { events: kinds(events)?, filter: filter.unwrap_or_default(), after }
+        }
         Message::Unsubscribe { events } => Wish::Unsubscribe { events: kinds(events)? },
     })
 }
@@ -197,6 +236,20 @@ mod tests {
             read(r#"{"action":"subscribe"}"#),
             Ok(Wish::Subscribe { events: EventKind::ALL.to_vec(), filter: Filter::default(), after: None })
         );
+        assert_eq!(
+            read(r#"{"action":"subscribe","events":"incident.created","filter":{"severity":"critical","status":null}}"#),
+            Ok(Wish::Subscribe {
+                events: vec![EventKind::IncidentCreated],
+                filter: Filter { severity: Some(vec![Severity::Critical]), ..Filter::default() },
+                after: None
+            }),
+            "one name is a list of one"
+        );
+        assert_eq!(
+            read(r#"{"action":"subscribe","events":null,"filter":null,"after":null}"#),
+            read(r#"{"action":"subscribe"}"#),
+            "null is as good as nothing"
+        );
         assert_eq!(read(r#"{"action":"unsubscribe","events":[]}"#), Ok(Wish::Unsubscribe { events: vec![] }));
     }
 
@@ -210,7 +263,8 @@ mod tests {
             (r#"{"action":"subscribe","evnts":[]}"#, "unknown_field", "events"),
             (r#"{"action":"subscribe","filter":{"severty":["critical"]}}"#, "unknown_field", "severity"),
             (r#"{"action":"subscribe","filter":{"severity":["crit"]}}"#, "unknown_value", ""),
-            (r#"{"action":"subscribe","filter":{"severity":"critical"}}"#, "wrong_type", ""),
+            (r#"{"action":"subscribe","filter":{"severity":"crit"}}"#, "unknown_value", ""),
+            (r#"{"action":"subscribe","filter":{"severity":5}}"#, "wrong_type", "a list of names, or one name"),
             (r#"{"action":"subscribe","after":-1}"#, "wrong_type", ""),
             (r#"{"action":"subscrbe"}"#, "unknown_value", "subscribe"),
             (r#"{"action":"ping","action":"ping"}"#, "malformed_json", "twice"),

@@ -28,6 +28,9 @@ async fn an_admin_makes_lists_and_changes_users() {
     let patch = send(api.request(As::Token(&root), "patch", "/api/users/Ada").json(&json!({ "groups": [] }))).await.expect(200);
     assert_eq!(patch.body["groups"], json!([]));
     send(api.request(As::Token(&root), "patch", "/api/users/Ada").json(&json!({}))).await.expect(422);
+    let nothing = send(api.request(As::Token(&root), "post", "/api/users")).await.expect(422).body;
+    assert_eq!(nothing["errors"][0], json!({ "pointer": "", "code": "required", "detail": "username is required" }));
+    send(api.request(As::Token(&root), "post", "/api/users").header("content-type", "text/plain").body("x")).await.expect(415);
     send(api.request(As::Token(&root), "patch", "/api/users/nobody").json(&json!({ "role": "viewer" }))).await.expect(404);
     api.stop().await;
 }
@@ -61,6 +64,20 @@ async fn lists_come_in_pages_that_neither_repeat_nor_skip() {
         let got = api.get(As::Token(&root), &format!("/api/api-keys{wrong}")).await;
         assert!(matches!(got.status, 400 | 422), "{wrong}: {}", got.status);
     }
+    for path in ["/api/users", "/api/api-keys", "/api/audit", "/api/dead-letters", "/api/signals", "/api/incidents", "/api/alerts"] {
+        for cursor in ["garbage", "root", "dXNlcg"] {
+            let got = api.get(As::Token(&root), &format!("{path}?cursor={cursor}")).await.expect(422).body;
+            assert_eq!(got["errors"][0]["code"], "bad_cursor", "{path}?cursor={cursor}: {got}");
+        }
+        let whole = api.get(As::Token(&root), path).await.expect(200).body;
+        let empty = api.get(As::Token(&root), &format!("{path}?limit=&cursor=")).await.expect(200).body;
+        assert_eq!(empty["items"], whole["items"], "{path}: left empty is left out");
+    }
+    api.get(As::Token(&root), "/api/signals?kind=&since=&until=&source=&q=").await.expect(200);
+    api.get(As::Token(&root), "/api/incidents?status=&severity=&since=&source=&q=").await.expect(200);
+    api.get(As::Token(&root), "/api/alerts?status=&fingerprint=&incident=").await.expect(200);
+    let all = api.get(As::Token(&root), "/api/audit?action=&actor=&target=&since=&until=").await.expect(200).body;
+    assert!(!all["items"].as_array().unwrap().is_empty());
     let hint = api.get(As::Token(&root), "/api/users?limt=5").await.expect(422).body;
     assert!(hint["errors"][0]["detail"].as_str().unwrap().contains("did you mean \"limit\""), "{hint}");
     api.stop().await;
@@ -154,6 +171,8 @@ async fn every_change_of_an_account_is_in_the_audit_log_with_who_did_it() {
     let admins = api.get(As::Token(&root), "/api/audit?actor=user:root&limit=500").await.expect(200).body;
     let actions: Vec<&str> = admins["items"].as_array().unwrap().iter().rev().map(|entry| entry["action"].as_str().unwrap()).collect();
     assert_eq!(actions, ["SES01I", "USR01I", "USR02I", "KEY01I", "KEY02I"]);
+    let bare = api.get(As::Token(&root), "/api/audit?actor=root&limit=500").await.expect(200).body;
+    assert_eq!(bare["items"], admins["items"], "the name alone will do");
     let changed = api.get(As::Token(&root), "/api/audit?action=USR02I&target=user:ada").await.expect(200).body;
     let details = &changed["items"][0]["details"];
     assert_eq!((details["role"]["to"].as_str(), details["password"].as_str()), (Some("viewer"), Some("changed")));

@@ -113,6 +113,7 @@ async fn an_incident_is_listed_worked_on_and_explained() {
     let until = api.clock.now().after(Duration::from_secs(3600)).to_string();
     assert_eq!(api.post(act, &path("/snooze"), json!({ "until": until })).await.expect(200).body["snoozed_until"], json!(until));
     api.post(act, &path("/assign"), json!({})).await.expect(422);
+    api.user("grace", Role::Viewer).await;
     assert_eq!(api.post(act, &path("/assign"), json!({ "assignee": "grace" })).await.expect(200).body["assignee"], "grace");
     api.post(act, &path("/notes"), json!({ "text": " " })).await.expect(422);
     let note = || api.request(act, "post", &path("/notes")).header("idempotency-key", "n1").json(&json!({ "text": "the disk?" }));

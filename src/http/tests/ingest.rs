@@ -90,7 +90,14 @@ async fn when_no_event_is_acceptable_the_answer_says_why() {
         let got = post(&api, &key, JSON, body).await.expect(status);
         assert_eq!(got.code(), code, "{body}");
     }
-    assert_eq!(post(&api, &key, LINES, "{oops}\nx\n").await.expect(400).code(), "malformed");
+    // each line is a document of its own, and so is each event of a list
+    let got = post(&api, &key, LINES, "{oops}\n\nx\n").await.expect(422).body;
+    let named = |at: usize| (got["errors"][at]["pointer"].as_str().unwrap(), got["errors"][at]["code"].as_str().unwrap());
+    assert_eq!((named(0), named(1)), (("/0", "malformed"), ("/1", "malformed")), "{got}");
+    assert!(got["errors"][1]["detail"].as_str().unwrap().starts_with("line 3"), "{got}");
+    assert_eq!(got["rejected"][1]["index"], 1, "{got}");
+    let got = post(&api, &key, JSON, r#"[{"source":"a","source":"b"}]"#).await.expect(422).body;
+    assert_eq!(got["errors"][0]["pointer"], "/0/source");
     assert_eq!(post(&api, &key, LINES, "\n").await.expect(422).code(), "no_events");
     assert_eq!(found(&api, "").await["items"], json!([]), "nothing of it was stored");
 }
@@ -136,6 +143,8 @@ async fn h1_hostile_bodies_get_a_status_and_never_more() {
     for (name, body, status) in cases {
         for kind in [JSON, LINES] {
             let got = post(&api, &key, kind, body.clone()).await;
+            // a line is a document of its own: a broken one is an event that is not acceptable
+            let status = if kind == LINES && status == 400 { 422 } else { status };
             assert_eq!(got.status, status, "{name} as {kind}: {}", got.body);
         }
     }
@@ -183,7 +192,11 @@ async fn the_same_request_again_is_taken_once() {
     assert_eq!((first.body, "true"), (again.body.clone(), again.header("idempotency-replayed")));
     assert_eq!(send_it("k1", "[{\"source\":\"a\",\"message\":\"3\"}]").await.expect(422).code(), "idempotency_mismatch");
     send_it("k2", body).await.expect(202);
-    assert_eq!(found(&api, "").await["items"].as_array().unwrap().len(), 4, "each key once");
+    let all = found(&api, "").await;
+    assert_eq!(all["items"].as_array().unwrap().len(), 4, "each key once");
+    assert!(all["items"].as_array().unwrap().iter().all(|item| item["id"].is_null()), "no id was sent, and none is shown: {all}");
+    let reserved = send_it("k3", r#"{"source":"a","message":"1","id":"idempotency-key:1"}"#).await.expect(422).body;
+    assert_eq!((&reserved["errors"][0]["pointer"], &reserved["errors"][0]["code"]), (&json!("/id"), &json!("reserved")));
 }
 
 #[actix_web::test]

@@ -39,6 +39,40 @@ async fn health_says_the_status_to_everybody_and_the_rest_to_those_who_may_see_i
 }
 
 #[actix_web::test]
+async fn whoever_may_get_may_ask_for_the_head_alone() {
+    let api = Api::start().await;
+    let root = api.someone("root", Role::Admin).await;
+    for operation in crate::http::OPERATIONS.iter().filter(|operation| operation.method == "get") {
+        let path = operation.path.replace("{id}", "none");
+        let ask = async |method: &str, who: As<'_>| api.request(who, method, &path).send().await.unwrap();
+        for who in [As::Token(&root), As::Nobody] {
+            let (get, head) = (ask("get", who).await, ask("head", who).await);
+            assert_eq!(get.status(), head.status(), "{path} as {who:?}");
+            assert_eq!(get.headers().get("content-type"), head.headers().get("content-type"), "{path}");
+        }
+    }
+    let raw = api.raw(b"HEAD /api/livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", std::time::Duration::from_secs(5)).await;
+    assert_eq!((raw.status(), raw.closed), (Some(200), true), "{raw:?}");
+    assert!(raw.text.ends_with("\r\n\r\n"), "the body is not sent: {raw:?}");
+    super::support::send(api.request(As::Nobody, "post", "/api/livez")).await.expect(405);
+    api.stop().await;
+}
+
+#[actix_web::test]
+async fn an_incident_is_given_to_somebody_who_is_there() {
+    let api = Api::start().await;
+    let otto = api.someone("otto", Role::Operator).await;
+    let path = "/api/incidents/inc_none/assign";
+    let got = api.post(As::Token(&otto), path, json!({ "assignee": "nobody-here" })).await.expect(422).body;
+    assert_eq!((&got["errors"][0]["pointer"], &got["errors"][0]["code"]), (&json!("/assignee"), &json!("unknown_user")));
+    api.post(As::Token(&otto), path, json!({ "assignee": "otto" })).await.expect(404);
+    api.post(As::Token(&otto), path, json!({ "assignee": null })).await.expect(404);
+    let missing = super::support::send(api.request(As::Token(&otto), "post", "/api/incidents/inc_none/snooze")).await.expect(422).body;
+    assert_eq!(missing["errors"][0]["detail"], "until is required");
+    api.stop().await;
+}
+
+#[actix_web::test]
 async fn promtool_accepts_the_metrics() {
     let api = Api::start().await;
     let viewer = api.someone("ada", Role::Viewer).await;

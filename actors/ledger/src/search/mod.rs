@@ -176,7 +176,7 @@ impl Reader<'_> {
         let query = Query::parse(filter.q.as_deref().unwrap_or(""))?;
         let mut after = filter.after_seq;
         if let Some(cursor) = &page.cursor {
-            let seq: Seq = cursor.parse().map_err(|_| LedgerError::Invalid("the cursor is not one that this list gave".to_owned()))?;
+            let seq: Seq = cursor.parse().map_err(|_| LedgerError::Cursor)?;
             after = after.max(seq);
         }
         let started = self.clock.elapsed();

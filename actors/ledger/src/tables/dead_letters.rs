@@ -145,9 +145,8 @@ impl Reader<'_> {
         let limit = i64::try_from(page.limit).unwrap_or(i64::MAX);
         let mut query = t::dead_letter.order((t::at.desc(), t::id.desc())).limit(limit.saturating_add(1)).into_boxed();
         if let Some(cursor) = &page.cursor {
-            let bad = || LedgerError::Invalid("the cursor is not one that this list gave".to_owned());
-            let (at, id) = cursor.split_once('.').ok_or_else(bad)?;
-            let at: i64 = at.parse().map_err(|_| bad())?;
+            let (at, id) = cursor.split_once('.').ok_or(LedgerError::Cursor)?;
+            let at: i64 = at.parse().map_err(|_| LedgerError::Cursor)?;
             query = query.filter(t::at.lt(at).or(t::at.eq(at).and(t::id.lt(id.to_owned()))));
         }
         let mut items = query.load::<Row>(self.conn)?.into_iter().map(letter).collect::<Result<Vec<_>, _>>()?;

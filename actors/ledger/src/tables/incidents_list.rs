@@ -223,16 +223,12 @@ pub(crate) fn one_more(page: &Page) -> i64 {
 
 /// The cursor of a list that is sorted by a number.
 pub(crate) fn number_cursor(page: &Page) -> Result<Option<i64>, LedgerError> {
-    page.cursor.as_deref().map(|cursor| cursor.parse().map_err(|_| bad_cursor())).transpose()
+    page.cursor.as_deref().map(|cursor| cursor.parse().map_err(|_| LedgerError::Cursor)).transpose()
 }
 
 fn time_cursor(cursor: &str) -> Result<(i64, i64), LedgerError> {
-    let (at, num) = cursor.split_once('.').ok_or_else(bad_cursor)?;
-    Ok((at.parse().map_err(|_| bad_cursor())?, num.parse().map_err(|_| bad_cursor())?))
-}
-
-fn bad_cursor() -> LedgerError {
-    LedgerError::Invalid("the cursor is not one that this list gave out".to_owned())
+    let (at, num) = cursor.split_once('.').ok_or(LedgerError::Cursor)?;
+    Ok((at.parse().map_err(|_| LedgerError::Cursor)?, num.parse().map_err(|_| LedgerError::Cursor)?))
 }
 
 /// A page of `rows`, of which one more than fits was asked for.

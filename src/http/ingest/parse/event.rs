@@ -17,6 +17,7 @@ use super::{
     problem::{Malformed, Problem, shortened},
     scalar::{Got, Key, Scalar, Skip, Text},
 };
+use crate::http::idempotency::RESERVED_ID;
 
 /// `source`: so many characters at most.
 const SOURCE: usize = 256;
@@ -122,6 +123,7 @@ impl<'de> Fields<'de> {
         let got = match got {
             Got::Text(_) => "a string",
             Got::Number(_) => "a number",
+            Got::Null => "null",
             Got::Other(name) => name,
         };
         self.wrong(|| Problem::new("wrong_type", field.name(), format!("{} must be {wanted}, not {got}", field.name())));
@@ -144,11 +146,14 @@ impl<'de> Fields<'de> {
     }
 
     fn set(&mut self, field: Field, got: Got<'de>, scratch: &str) {
+        if matches!(got, Got::Null) {
+            return;
+        }
         if field == Field::Value {
             return match got {
                 Got::Number(number) if number.is_finite() => self.value = Some(number),
                 Got::Number(_) => self.wrong(|| Problem::new("not_finite", "value", "value must be finite")),
-                Got::Text(_) | Got::Other(_) => self.wrong_type(field, "a number", got),
+                Got::Text(_) | Got::Null | Got::Other(_) => self.wrong_type(field, "a number", got),
             };
         }
         let Got::Text(text) = got else { return self.wrong_type(field, "a string", got) };
@@ -170,6 +175,11 @@ impl<'de> Fields<'de> {
             Field::Fingerprint => self.fingerprint = text,
             Field::Title => self.title = text,
             Field::Description => self.description = text,
+            Field::Id if string.starts_with(RESERVED_ID) => {
+                self.wrong(|| {
+                    Problem::new("reserved", "id", format!("id must not begin with {RESERVED_ID}, which the service itself uses"))
+                });
+            }
             Field::Id => self.id = text,
             Field::Timestamp => match string.parse() {
                 Ok(at) => self.at = Some(at),

@@ -95,7 +95,7 @@ impl<'de> Visitor<'de> for LabelMap<'_, 'de> {
                     scratch.names.push(name);
                 }
                 (Some(problem), _) => fields.wrong(|| problem),
-                (None, Got::Number(_) | Got::Other(_)) => {}
+                (None, Got::Number(_) | Got::Null | Got::Other(_)) => {}
             }
         }
         Ok(())
@@ -127,6 +127,6 @@ impl<'de> Visitor<'de> for LabelMap<'_, 'de> {
     }
 
     fn visit_unit<E: Error>(self) -> Result<(), E> {
-        self.not_a_map("null")
+        Ok(())
     }
 }

@@ -125,28 +125,29 @@ fn signal(tree: &Tree, received_at: Timestamp) -> Option<Signal> {
             return None;
         }
     }
+    let mut take = |name: &str| fields.remove(name).filter(|value| !matches!(value, Tree::Null));
     let mut texts = BTreeMap::new();
     for name in TEXTS {
-        texts.insert(name, text(fields.remove(name))?);
+        texts.insert(name, text(take(name))?);
     }
-    let value = match fields.remove("value") {
+    let value = match take("value") {
         None => None,
         Some(Tree::Number(number)) if number.is_finite() => Some(*number),
         Some(_) => return None,
     };
-    let kind = match choice(fields.remove("kind"))? {
+    let kind = match choice(take("kind"))? {
         None if value.is_some() => SignalKind::Metric,
         None => SignalKind::Log,
         Some(kind) => [SignalKind::Log, SignalKind::Metric, SignalKind::Alert].into_iter().find(|known| known.as_str() == kind)?,
     };
-    let severity = choice(fields.remove("severity"))?.map_or(Some(Severity::Info), |text| text.parse().ok())?;
-    let resolved = match choice(fields.remove("status"))?.as_deref() {
+    let severity = choice(take("severity"))?.map_or(Some(Severity::Info), |text| text.parse().ok())?;
+    let resolved = match choice(take("status"))?.as_deref() {
         None | Some("firing") => false,
         Some("resolved") => true,
         Some(_) => return None,
     };
-    let at = choice(fields.remove("timestamp"))?.map_or(Some(received_at), |text| text.parse().ok())?;
-    let labels = labels(fields.remove("labels"))?;
+    let at = choice(take("timestamp"))?.map_or(Some(received_at), |text| text.parse().ok())?;
+    let labels = labels(take("labels"))?;
     let given = |name: &str| !texts.get(name).is_none_or(String::is_empty);
     let complete = match kind {
         SignalKind::Log => given("message"),

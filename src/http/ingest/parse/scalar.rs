@@ -43,6 +43,8 @@ impl<'de> Text<'de> {
 pub(super) enum Got<'de> {
     Text(Text<'de>),
     Number(f64),
+    /// `null`: as if it were not there.
+    Null,
     /// Something else, by name.
     Other(&'static str),
 }
@@ -95,7 +97,7 @@ impl<'de> Visitor<'de> for Scalar<'_> {
     }
 
     fn visit_unit<E: Error>(self) -> Result<Got<'de>, E> {
-        Ok(Got::Other("null"))
+        Ok(Got::Null)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Got<'de>, A::Error> {

@@ -67,6 +67,15 @@ fn a_value_makes_it_a_metric_unless_it_says_otherwise() {
 }
 
 #[test]
+fn null_says_that_a_field_is_not_given() {
+    let event = r#"{"source":"a","kind":null,"timestamp":null,"message":"m","name":null,"value":null,"unit":null,"severity":null,
+        "labels":null,"status":null,"fingerprint":null,"title":null,"description":null,"id":null}"#;
+    let (parsed, signals) = read(event, Format::Json);
+    assert_eq!(parsed.unwrap().accepted, 1);
+    assert_eq!(signals, read(r#"{"source":"a","message":"m"}"#, Format::Json).1);
+}
+
+#[test]
 fn every_field_arrives_and_escapes_are_undone() {
     let event = r#"{"\u0073ource":"a\"b","kind":"alert","timestamp":"2026-11-22T11:00:00+01:00","message":"x\ny","name":"n","value":-1.5e3,
         "unit":"ms","severity":"critical","labels":{"h":"1","k\u00e9":"v\u20ac"},"status":"resolved","fingerprint":"f","title":"t","description":"d","id":"i"}"#;
@@ -101,7 +110,6 @@ fn what_is_wrong_with_an_event_is_said_by_code_place_and_suggestion() {
         (with(r#""labels":{"a":1}"#), "wrong_type", "/labels/a", "write the number in quotes"),
         (with(r#""labels":{"a":null}"#), "wrong_type", "/labels/a", "must be a string"),
         (with(r#""labels":["a"]"#), "wrong_type", "/labels", "not an array"),
-        (with(r#""labels":null"#), "wrong_type", "/labels", "not null"),
         (with(r#""labels":{"":"x"}"#), "required", "/labels", "must have a name"),
         (with(&format!(r#""labels":{{{}}}"#, labels(65))), "too_many", "/labels", "at most 64"),
         (with(&format!(r#""labels":{{"{}":"x"}}"#, long(129))), "too_long", "-", "at most 128 characters"),
@@ -116,7 +124,13 @@ fn what_is_wrong_with_an_event_is_said_by_code_place_and_suggestion() {
         (with(r#""timestamp":1795348800"#), "wrong_type", "/timestamp", "must be a string"),
         (with(r#""value":"1""#), "wrong_type", "/value", "value must be a number, not a string"),
         (with(r#""title":{"a":[{"b":1}]}"#), "wrong_type", "/title", "not an object"),
-        (with(r#""title":null"#), "wrong_type", "/title", "not null"),
+        (r#"{"source":null,"message":"m"}"#.into(), "required", "/source", "source is required"),
+        (r#"{"source":"a","kind":null,"message":null}"#.into(), "required", "/message", "message is required for a log"),
+        (r#"{"source":"a","kind":"metric","name":"n","value":null}"#.into(), "required", "/value", "value is required for a metric"),
+        (with(r#""wholly":null"#), "unknown_field", "/wholly", "unknown field"),
+        (with(r#""title":null,"title":"t""#), "duplicate_key", "/title", "title is given twice"),
+        (with(r#""id":"idempotency-key:1""#), "reserved", "/id", "must not begin with idempotency-key:"),
+        (with(r#""timestamp":"1969-12-31T23:59:59Z""#), "invalid_timestamp", "/timestamp", "times before 1970 are not accepted"),
         (with(r#""title":"a\u0000b""#), "nul", "/title", "NUL"),
         (with(r#""labels":{"a":"\u0000"}"#), "nul", "/labels/a", "NUL"),
         ("[5]".into(), "wrong_type", "", "an event must be an object, not a number"),

@@ -17,7 +17,7 @@ use crate::{
 pub struct AuditFilter {
     /// The code, or the beginning of one.
     pub action: Option<String>,
-    /// The actor's label: `user:ada`, `module:detector.regex`, `system`.
+    /// The actor's label, or only its id: `user:ada` or `ada`, `module:detector.regex`, `system`.
     pub actor: Option<String>,
     /// The object's id, or `kind:id`.
     pub target: Option<String>,
@@ -62,7 +62,7 @@ impl AuditFilter {
             wanted == id || *wanted == format!("{kind}:{id}")
         };
         self.action.as_ref().is_none_or(|code| text(leaf, "/code").starts_with(code.as_str()))
-            && self.actor.as_ref().is_none_or(|actor| *actor == actor_label(leaf))
+            && self.actor.as_ref().is_none_or(|actor| actor == text(leaf, "/actor/id") || *actor == actor_label(leaf))
             && self.target.as_ref().is_none_or(target)
             && self.since.is_none_or(|since| at >= since)
             && self.until.is_none_or(|until| at < until)
@@ -75,7 +75,7 @@ impl Reader<'_> {
     pub fn audit(&mut self, filter: &AuditFilter, page: &Page) -> Result<Listed<AuditRecord>, LedgerError> {
         let mut before = match &page.cursor {
             None => i64::MAX,
-            Some(cursor) => cursor.parse().map_err(|_| LedgerError::Invalid("the cursor is not one that this list gave".to_owned()))?,
+            Some(cursor) => cursor.parse().map_err(|_| LedgerError::Cursor)?,
         };
         let mut items = Vec::new();
         let mut scanned = 0_i64;
