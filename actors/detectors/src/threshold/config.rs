@@ -59,8 +59,9 @@ pub struct Rule {
     pub op: Comparison,
     /// What it is compared with.
     pub value: f64,
-    /// How long the comparison must hold before the alert fires. A series that is silent for longer
-    /// than its window does not fire until it speaks again.
+    /// How long the comparison must hold before the alert fires, by the clock or by the values' own
+    /// times, so that values which arrive late, many at once, fire too. A series that is silent for
+    /// longer than its window does not fire until it speaks again.
     #[serde(default = "default_for", rename = "for")]
     pub hold: Span,
     /// The alert is over when the comparison does not hold with this value any more; by default with

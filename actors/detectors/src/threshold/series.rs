@@ -88,7 +88,13 @@ enum Phase {
     /// Within the limit, or not known.
     Calm,
     /// Beyond it, not for long enough yet.
-    Held { since: Timestamp, first: Seq },
+    Held {
+        since: Timestamp,
+        /// The first such sample's own time: samples that come late, many at once, show by theirs how
+        /// long it lasted.
+        since_at: Option<Timestamp>,
+        first: Seq,
+    },
     /// An alert fires.
     Firing { alert: AlertId, recorded_at: Timestamp, title: String, severity: Severity },
 }
@@ -192,14 +198,14 @@ impl Series {
         let moment = Moment { seq: point.seq, at: now };
         match &mut self.phase {
             Phase::Calm if beyond => {
-                self.phase = Phase::Held { since: now, first: point.seq };
-                self.fire_if_held(fingerprint, compiled, moment, out);
+                self.phase = Phase::Held { since: now, since_at: Some(at), first: point.seq };
+                self.fire_if_held(fingerprint, compiled, moment, Some(at), out);
             }
             Phase::Calm => {}
             Phase::Held { since, .. } if beyond => {
                 // a clock that was set back must not stretch the wait
                 *since = (*since).min(now);
-                self.fire_if_held(fingerprint, compiled, moment, out);
+                self.fire_if_held(fingerprint, compiled, moment, Some(at), out);
             }
             Phase::Held { .. } => {
                 self.phase = Phase::Calm;
@@ -218,10 +224,20 @@ impl Series {
         true
     }
 
-    /// Fires if the limit has been passed for long enough.
-    fn fire_if_held(&mut self, fingerprint: Fingerprint, compiled: &Compiled, moment: Moment, out: &mut Vec<AlertRecord>) {
-        let Phase::Held { since, first } = self.phase else { return };
-        if moment.at.since(since) < compiled.rule.hold.0 {
+    /// Fires if the limit has been passed for long enough: by the log's time, or by the samples' own,
+    /// of which `at` is the newest.
+    fn fire_if_held(
+        &mut self,
+        fingerprint: Fingerprint,
+        compiled: &Compiled,
+        moment: Moment,
+        at: Option<Timestamp>,
+        out: &mut Vec<AlertRecord>,
+    ) {
+        let Phase::Held { since, since_at, first } = self.phase else { return };
+        let hold = compiled.rule.hold.0;
+        let held_by_samples = at.zip(since_at).is_some_and(|(at, since_at)| at.since(since_at) >= hold);
+        if moment.at.since(since) < hold && !held_by_samples {
             return;
         }
         let alert = AlertId::derived(&[&self.rule, &fingerprint.to_string(), &first.to_string()]);
@@ -266,7 +282,7 @@ impl Series {
     /// A wait is over: fires, unless the series has been silent for so long that nobody knows.
     pub(crate) fn wait_is_over(&mut self, fingerprint: Fingerprint, compiled: &Compiled, moment: Moment, out: &mut Vec<AlertRecord>) {
         if moment.at.since(self.last_logged) <= compiled.rule.window.0 {
-            self.fire_if_held(fingerprint, compiled, moment, out);
+            self.fire_if_held(fingerprint, compiled, moment, None, out);
         }
     }
 

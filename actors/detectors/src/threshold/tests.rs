@@ -131,6 +131,29 @@ fn while_it_fires_news_come_every_half_minute() {
 }
 
 #[test]
+fn recorded_values_that_come_all_at_once_fire_and_are_over_by_their_own_time() {
+    let rule = Rule { agg: Aggregation::Avg, window: Span::seconds(60), hold: Span::seconds(120), ..cpu() };
+    let recorded = |received: i64, from: i64, many: i64, value: f64| -> Vec<Step> {
+        let at = |n: i64| ms(from + n * 10_000);
+        (0..many).map(|n| Step::Signal(ms(received), Owned::metric(at(n), "host-7", "cpu_percent", value))).collect()
+    };
+    let day = 86_400_000;
+    let mut steps = recorded(day, 0, 60, 95.0);
+    assert_eq!(outline(&say(detector(vec![rule.clone()]), &steps)), ["86400000 firing 13 cpu host-7"]);
+    let short = recorded(day, 0, 12, 95.0);
+    assert!(say(detector(vec![rule.clone()]), &short).is_empty(), "110 s are not 120");
+    let future = recorded(0, 0, 60, 95.0);
+    assert!(say(detector(vec![rule.clone()]), &future).is_empty(), "times to come prove nothing");
+    steps.extend(recorded(day + 1, 600_000, 10, 50.0));
+    let records = say(detector(vec![rule.clone()]), &steps);
+    let expected = ["86400000 firing 13 cpu host-7", "86400000 repeat 47 cpu host-7", "86400001 resolved clear cpu host-7"];
+    assert_eq!(outline(&records), expected);
+    let mut together = recorded(day, 0, 60, 95.0);
+    together.extend(recorded(day, 600_000, 10, 50.0));
+    assert_eq!(say(detector(vec![rule]), &together).last().unwrap().resolved_by, Some(ResolvedBy::Clear));
+}
+
+#[test]
 fn what_is_counted_bears_the_time_of_its_newest_value_beyond_the_limit() {
     let rule = Rule { clear: Some(80.0), ..cpu() };
     let steps = [point(0, 95.0), point(10_000, 95.0), point(20_000, 85.0), point(31_000, 85.0), point(40_000, 95.0), point(50_000, 10.0)];
