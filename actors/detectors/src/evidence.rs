@@ -6,11 +6,13 @@ use opspilot_kernel::alert::Observation;
 use serde::{Deserialize, Serialize};
 
 /// How many observations are kept from each end.
-const KEPT: usize = 3;
+const KEPT: usize = 25;
+/// So much of it in bytes from each end; the newest is kept whatever its size.
+const KEPT_BYTES: usize = 16 << 10;
 /// A line kept as evidence is cut at this many bytes.
 pub(crate) const LINE_BYTES: usize = 4096;
 
-/// The first three observations and the last three; those between are only counted.
+/// The first observations and the last ones; those between are only counted.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Sample {
     first: Vec<Observation>,
@@ -20,12 +22,15 @@ pub(crate) struct Sample {
 impl Sample {
     /// Keeps an observation, letting go of one from the middle if need be.
     pub(crate) fn push(&mut self, observation: Observation) {
-        if self.first.len() < KEPT {
+        let bytes = |kept: &mut dyn Iterator<Item = &Observation>| kept.map(weight).sum::<usize>().saturating_add(weight(&observation));
+        if self.last.is_empty() && self.first.len() < KEPT && bytes(&mut self.first.iter()) <= KEPT_BYTES {
             self.first.push(observation);
             return;
         }
-        if self.last.len() == KEPT {
-            self.last.pop_front();
+        let mut held = bytes(&mut self.last.iter());
+        while self.last.len() >= KEPT || held > KEPT_BYTES {
+            let Some(oldest) = self.last.pop_front() else { break };
+            held = held.saturating_sub(weight(&oldest));
         }
         self.last.push_back(observation);
     }
@@ -65,13 +70,24 @@ mod tests {
     use opspilot_kernel::time::Timestamp;
 
     #[test]
-    fn the_first_and_the_last_three_are_kept() {
+    fn the_first_and_the_last_are_kept() {
         let line = |n: i64| Observation::Log { at: Timestamp::from_millis(n), source: "s".into(), text: n.to_string() };
         let mut sample = Sample::default();
-        (0..10).for_each(|n| sample.push(line(n)));
-        assert_eq!(sample.take(), [0, 1, 2, 7, 8, 9].map(line));
+        (0..60).for_each(|n| sample.push(line(n)));
+        assert_eq!(sample.take(), (0..25).chain(35..60).map(line).collect::<Vec<_>>());
         assert_eq!(sample, Sample::default());
         (0..4).for_each(|n| sample.push(line(n)));
         assert_eq!(sample.take(), [0, 1, 2, 3].map(line));
+    }
+
+    #[test]
+    fn long_lines_are_fewer() {
+        let text = "x".repeat(LINE_BYTES);
+        let mut sample = Sample::default();
+        for n in 0..60 {
+            sample.push(Observation::Log { at: Timestamp::from_millis(n), source: "s".into(), text: text.clone() });
+            assert!(sample.bytes() <= 2 * KEPT_BYTES);
+        }
+        assert_eq!(sample.take().len(), 6);
     }
 }

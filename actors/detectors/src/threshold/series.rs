@@ -23,7 +23,7 @@ use crate::{
 /// While an alert fires, what is new about it is told this often.
 const REPORT_EVERY: Duration = Duration::from_secs(30);
 /// How many points are kept as evidence from each end.
-const KEPT: usize = 3;
+const KEPT: usize = 25;
 
 /// A rule made ready.
 #[derive(Debug)]
@@ -116,7 +116,7 @@ impl From<u64> for Bits {
     }
 }
 
-/// The first three points and the last three.
+/// The first points and the last ones.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct Points {
     first: Vec<(Timestamp, Bits)>,

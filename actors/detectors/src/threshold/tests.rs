@@ -87,7 +87,7 @@ fn it_fires_once_when_it_held_for_long_enough_and_a_tick_is_enough() {
     assert_eq!(outline(&records), ["242000 firing 12 cpu host-7"]);
     assert_eq!(records[0].title, "cpu_percent avg 93 > 90 for 2m on host-7");
     assert_eq!((records[0].severity, records[0].transition), (Severity::Warning, Transition::Firing));
-    assert_eq!(records[0].evidence.len(), 6);
+    assert_eq!(records[0].evidence.len(), 12);
     assert_eq!(
         records[0].evidence[0],
         Observation::Metric { at: ms(122_000), source: "host-7".to_owned(), name: "cpu_percent".to_owned(), value: 93.0 }

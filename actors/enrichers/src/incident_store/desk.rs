@@ -234,6 +234,8 @@ impl Change<'_> {
         let state = &mut self.change.state;
         state.incident.occurrences = state.incident.occurrences.saturating_add(record.count);
         state.incident.last_seen_at = state.incident.last_seen_at.max(record.at);
+        let brought = u64::try_from(record.evidence.len()).unwrap_or(u64::MAX);
+        state.evidence_beyond = state.evidence_beyond.saturating_add(record.count.saturating_sub(brought));
         for observation in &record.evidence {
             self.keep(alert, observation);
         }

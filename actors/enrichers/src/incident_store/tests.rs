@@ -258,6 +258,15 @@ fn evidence_and_timeline_are_bounded_and_count_what_is_beyond() {
 }
 
 #[test]
+fn what_a_record_counts_beyond_its_sample_is_counted_as_not_kept() {
+    let mut pipeline = Pipeline::new(rules());
+    pipeline.fires("disk", 0).record(AlertRecord { count: 59, ..record("disk", Transition::Repeat, 1) });
+    pipeline.ends("disk", 2);
+    let state = pipeline.only();
+    assert_eq!((state.incident.occurrences, state.incident.evidence_count, state.evidence_beyond), (60, 2, 58));
+}
+
+#[test]
 fn without_dedup_every_episode_founds_its_own_unless_one_is_open() {
     let mut pipeline = Pipeline::new(rules());
     pipeline.window = None;

@@ -62,7 +62,7 @@ pub struct IncidentDetail {
     pub alerts: Vec<Alert>,
     /// The first of its evidence.
     pub evidence: Vec<Evidence>,
-    /// Observations that its full evidence could not take.
+    /// Observations that are only counted and not among its evidence.
     pub evidence_beyond: u64,
     /// Timeline entries that its full timeline could not take.
     pub timeline_beyond: u64,

@@ -46,7 +46,7 @@ pub struct IncidentState {
     pub timeline_count: u64,
     /// How many automatic entries its full timeline could not take.
     pub timeline_beyond: u64,
-    /// How many observations its full evidence could not take.
+    /// How many observations are only counted: a record brings a sample, and its evidence may be full.
     pub evidence_beyond: u64,
 }
 
