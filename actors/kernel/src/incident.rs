@@ -67,9 +67,10 @@ pub struct Incident {
     pub labels: BTreeMap<String, String>,
     /// Observations of all its alerts.
     pub occurrences: u64,
-    /// Event time of the first observation.
+    /// Receipt time of the observation that opened it; what happened when, by the senders' own times,
+    /// is told by its alerts.
     pub opened_at: Timestamp,
-    /// Event time of the newest observation.
+    /// Receipt time of the newest observation.
     pub last_seen_at: Timestamp,
     /// When somebody took it.
     pub acknowledged_at: Option<Timestamp>,

@@ -172,8 +172,9 @@ impl<'a> Desk<'a> {
             source: record.source.clone(),
             labels: record.labels.clone(),
             occurrences: 0,
-            opened_at: record.at,
-            last_seen_at: record.at,
+            // receipt time: an old stamp must not hide a new incident behind all others
+            opened_at: record.logged_at,
+            last_seen_at: record.logged_at,
             acknowledged_at: None,
             acknowledged_by: None,
             assignee: None,
@@ -233,7 +234,7 @@ impl Change<'_> {
     pub(super) fn count(&mut self, alert: &AlertId, record: &AlertRecord) {
         let state = &mut self.change.state;
         state.incident.occurrences = state.incident.occurrences.saturating_add(record.count);
-        state.incident.last_seen_at = state.incident.last_seen_at.max(record.at);
+        state.incident.last_seen_at = state.incident.last_seen_at.max(record.logged_at);
         let brought = u64::try_from(record.evidence.len()).unwrap_or(u64::MAX);
         state.evidence_beyond = state.evidence_beyond.saturating_add(record.count.saturating_sub(brought));
         for observation in &record.evidence {

@@ -109,6 +109,17 @@ fn a_firing_alert_opens_an_incident_that_looks_like_it() {
 }
 
 #[test]
+fn an_old_stamp_makes_no_old_incident() {
+    let mut pipeline = Pipeline::new(rules());
+    let stamped = |transition, event: i64, second| AlertRecord { at: at(event), ..record("disk", transition, second) };
+    pipeline.record(stamped(Transition::Firing, -86_400, 5)).record(stamped(Transition::Repeat, -80_000, 9));
+    let incident = &pipeline.only().incident;
+    assert_eq!((incident.opened_at, incident.last_seen_at), (at(5), at(9)));
+    let alert = &pipeline.memory.board.alerts[&alert("disk")].alert;
+    assert_eq!((alert.first_seen_at, alert.last_seen_at), (at(-86_400), at(-80_000)));
+}
+
+#[test]
 fn repeats_count_and_open_nothing() {
     let mut pipeline = Pipeline::new(rules());
     pipeline.record(record("disk", Transition::Repeat, 0));
