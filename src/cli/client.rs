@@ -59,11 +59,7 @@ impl Api {
 
     /// The service at `url`.
     pub(crate) fn new(url: &str, token: Option<String>) -> Result<Api, ApiFailure> {
-        let base = url.trim_end_matches('/').to_owned();
-        let named = reqwest::Url::parse(&base).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-        if !named {
-            return Err(ApiFailure::Address(url.to_owned()));
-        }
+        let base = address(url)?;
         let strange = |_| ApiFailure::Strange(base.clone());
         let http = reqwest::Client::builder()
             .timeout(Duration::from_secs(30))
@@ -143,6 +139,13 @@ impl Api {
     }
 }
 
+/// The address, as paths are put behind it.
+fn address(url: &str) -> Result<String, ApiFailure> {
+    let base = url.trim_end_matches('/').to_owned();
+    let named = reqwest::Url::parse(&base).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    if named { Ok(base) } else { Err(ApiFailure::Address(url.to_owned())) }
+}
+
 /// What an RFC 9457 answer says, with every single error.
 fn refused(status: u16, problem: &Json, with_token: bool) -> ApiFailure {
     let field = |key: &str| problem.get(key).and_then(Json::as_str).unwrap_or("").to_owned();
@@ -208,10 +211,10 @@ mod tests {
     #[test]
     fn what_is_no_address_is_told_from_a_service_that_does_not_answer() {
         for wrong in ["localhost:3000", "ops", "ftp://ops", ""] {
-            let error = Api::new(wrong, None).err().map(|error| error.to_string()).unwrap_or_default();
+            let error = address(wrong).unwrap_err().to_string();
             assert!(error.contains("http://HOST:PORT"), "{wrong:?}: {error}");
         }
-        assert!(Api::new("https://ops.example:8443/", None).is_ok());
+        assert_eq!(address("https://ops.example:8443/").unwrap(), "https://ops.example:8443");
     }
 
     #[test]
