@@ -279,7 +279,19 @@ mod tests {
         let asked = |text| query::<Asked>(text).map(|asked| asked.limit.0);
         assert_eq!(asked(""), Ok(50));
         assert_eq!(asked("limit=500"), Ok(500));
-        for wrong in ["limit=0", "limit=501", "limit=-1", "limit=x", "limit=99999999999", "limit=1&limit=2", "limt=1", "limt=", "severity=x", "since=x", "after=x"] {
+        for wrong in [
+            "limit=0",
+            "limit=501",
+            "limit=-1",
+            "limit=x",
+            "limit=99999999999",
+            "limit=1&limit=2",
+            "limt=1",
+            "limt=",
+            "severity=x",
+            "since=x",
+            "after=x",
+        ] {
             asked(wrong).expect_err(wrong);
         }
         let empty = query::<Asked>("limit=&cursor=&severity=&since=&after=").unwrap();

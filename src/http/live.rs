@@ -34,7 +34,9 @@ use opspilot_kernel::{
     principal::Role,
 };
 use opspilot_ledger::Ledger;
-use opspilot_runtime::{ChildSpec, EventKinds, EventRouterHandle, Lane, LaneGuard, Module, ModuleContext, Overflow, StartError, Supervisor};
+use opspilot_runtime::{
+    ChildSpec, EventKinds, EventRouterHandle, Lane, LaneGuard, Module, ModuleContext, Overflow, StartError, Supervisor,
+};
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -210,12 +212,7 @@ impl Live {
         let feed = Arc::clone(&inner);
         let hub = supervisor.start(ChildSpec::module(ID.as_str()), move || Hub::new(Arc::clone(&feed)));
         // a hub with a full mailbox is going to look anyway, and reads by its own cursor: nothing is missed
-        let lane = router.register(Lane {
-            name: "live",
-            wants: EventKinds::ALL,
-            overflow: Overflow::DropNewest,
-            inlet: Box::new(hub),
-        });
+        let lane = router.register(Lane { name: "live", wants: EventKinds::ALL, overflow: Overflow::DropNewest, inlet: Box::new(hub) });
         self.feed.store(Some(Arc::clone(&inner)));
         LiveModule { live: self.clone(), inner, supervisor: supervisor.clone(), _lane: lane }
     }

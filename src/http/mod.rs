@@ -152,9 +152,8 @@ fn takes(method: &'static str) -> impl Guard {
 async fn wrong_method(request: HttpRequest) -> error::ApiResult<HttpResponse> {
     let pattern = request.match_pattern().unwrap_or_default();
     let of_path = OPERATIONS.iter().filter(|operation| operation.path == pattern);
-    let methods: Vec<String> = of_path
-        .map(|operation| if operation.method == "get" { "GET, HEAD".to_owned() } else { operation.method.to_uppercase() })
-        .collect();
+    let methods: Vec<String> =
+        of_path.map(|operation| if operation.method == "get" { "GET, HEAD".to_owned() } else { operation.method.to_uppercase() }).collect();
     let methods = methods.join(", ");
     Err(error::ApiError::with_status(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", format!("this takes {methods}")).allow(methods))
 }

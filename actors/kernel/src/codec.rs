@@ -312,7 +312,7 @@ mod tests {
             };
             let mut piece = PieceBuilder::default();
             (0..copies).for_each(|_| piece.push(&signal));
-            prop_assert_eq!(piece.count() as usize, copies);
+            prop_assert_eq!(usize::try_from(piece.count()).unwrap(), copies);
             prop_assert!(piece.kinds().contains(signal.kind));
             let bytes = piece.into_bytes();
             let back: Vec<SignalRef<'_>> = records(&bytes).map(|record| record.decode().unwrap()).collect();
@@ -322,7 +322,7 @@ mod tests {
         #[test]
         fn damage_is_an_error_never_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             for record in records(&bytes) {
-                let _ = record.decode().map(|signal| signal.labels.iter().count());
+                drop(record.decode().map(|signal| signal.labels.iter().count()));
             }
         }
     }

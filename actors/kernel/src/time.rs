@@ -69,9 +69,10 @@ fn millis_of(span: Duration) -> i64 {
 
 /// Digits of `bytes[from..from + len]`, if they are all digits.
 fn digits(bytes: &[u8], from: usize, len: usize) -> Option<i64> {
-    bytes.get(from..from.checked_add(len)?)?.iter().try_fold(0_i64, |sum, byte| {
-        byte.is_ascii_digit().then(|| sum * 10 + i64::from(byte - b'0'))
-    })
+    bytes
+        .get(from..from.checked_add(len)?)?
+        .iter()
+        .try_fold(0_i64, |sum, byte| byte.is_ascii_digit().then(|| sum * 10 + i64::from(byte - b'0')))
 }
 
 /// The common form `YYYY-MM-DDTHH:MM:SS[.fff]Z`, read without a general parser.

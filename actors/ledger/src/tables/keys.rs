@@ -127,20 +127,13 @@ impl Tx<'_> {
             .execute(self.conn)?;
         let body = json!({ "name": key.name, "owner": owner, "role": key.role, "expires_at": key.expires_at });
         self.audit(entry("KEY01I", actor, Object::new("key", key.id.as_str()), body))?;
-        Ok(KeyRecord {
-            id: key.id,
-            name: key.name,
-            owner,
-            role: key.role,
-            created_at: now,
-            expires_at: key.expires_at,
-            used_at: None,
-        })
+        Ok(KeyRecord { id: key.id, name: key.name, owner, role: key.role, created_at: now, expires_at: key.expires_at, used_at: None })
     }
 
     /// Revokes a key, at once and for good. Audited. With `owner`, only if it is theirs.
     pub fn key_revoke(&mut self, actor: &Actor, id: &ApiKeyId, owner: Option<&str>) -> Result<(), LedgerError> {
-        let found = api_key::table.find(id.as_str()).select((api_key::name, api_key::owner)).first::<(String, String)>(self.conn).optional()?;
+        let found =
+            api_key::table.find(id.as_str()).select((api_key::name, api_key::owner)).first::<(String, String)>(self.conn).optional()?;
         let (name, whose) = found
             .filter(|(_, whose)| owner.is_none_or(|owner| owner.eq_ignore_ascii_case(whose)))
             .ok_or_else(|| LedgerError::NotFound("this key".to_owned()))?;

@@ -99,7 +99,9 @@ fn groups_text(mut groups: Vec<String>) -> Result<(Vec<String>, String), LedgerE
     groups.sort_unstable();
     groups.dedup();
     if groups.len() > 64 || groups.iter().any(|group| !is_name(group)) {
-        return Err(LedgerError::Invalid("a group is named with 1 to 64 letters, digits, '.', '_', '-' or '@'; at most 64 of them".to_owned()));
+        return Err(LedgerError::Invalid(
+            "a group is named with 1 to 64 letters, digits, '.', '_', '-' or '@'; at most 64 of them".to_owned(),
+        ));
     }
     let text = serde_json::to_string(&groups).map_err(|error| LedgerError::Internal(error.to_string()))?;
     Ok((groups, text))
@@ -137,7 +139,9 @@ impl Tx<'_> {
     /// Makes an account. Audited.
     pub fn user_create(&mut self, actor: &Actor, user: NewUser) -> Result<UserRecord, LedgerError> {
         if !is_name(&user.name) {
-            return Err(LedgerError::Invalid("a name has 1 to 64 letters, digits, '.', '_', '-' or '@' and starts with a letter or digit".to_owned()));
+            return Err(LedgerError::Invalid(
+                "a name has 1 to 64 letters, digits, '.', '_', '-' or '@' and starts with a letter or digit".to_owned(),
+            ));
         }
         if find(self.conn, &user.name)?.is_some() {
             return Err(LedgerError::Conflict("there is an account of this name".to_owned()));
