@@ -1,9 +1,6 @@
 //! More than it can take: it says so, keeps what it took, and is well afterwards.
 
-use std::{
-    collections::BTreeSet,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -49,7 +46,7 @@ async fn s12_ten_times_the_load_is_shed_and_what_was_acknowledged_is_stored() {
     let home = Home::new(CONFIG);
     let service = home.start().await;
     // what it can do: as many at a time as it has room for
-    let (started, mut alone) = (Instant::now(), 0_u32);
+    let (started, mut alone) = (tokio::time::Instant::now(), 0_u32);
     let mut acknowledged = BTreeSet::new();
     while started.elapsed() < Duration::from_secs(1) {
         let pair = [send(&service, format!("a {alone}")), send(&service, format!("b {alone}"))];

@@ -220,7 +220,7 @@ async fn what_a_client_does_not_want_does_not_keep_it_from_what_it_does() {
         }
         let _pipeline = super::incidents::start_pipeline(&feed.api);
         super::incidents::claim(&feed.api, "postgres", Transition::Firing).await;
-        let asked = std::time::Instant::now();
+        let asked = tokio::time::Instant::now();
         let mut client = feed.subscriber(json!({ "action": "subscribe", "events": ["incident.created"], "after": 0 })).await;
         assert!(client.event().await > events);
         assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());

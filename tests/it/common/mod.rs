@@ -324,7 +324,7 @@ pub fn has_tool(name: &str) -> bool {
     let there = std::env::split_paths(&path).any(|folder| folder.join(name).is_file());
     assert!(there || std::env::var_os("OPSPILOT_REQUIRE_TOOLS").is_none(), "{name} is not installed, and must be here");
     if !there {
-        println!("SKIPPED: {name} is not installed");
+        eprintln!("SKIPPED: {name} is not installed");
     }
     there
 }
