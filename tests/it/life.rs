@@ -114,7 +114,7 @@ async fn the_first_start_makes_two_users_and_shows_their_passwords_once() {
         }
     });
     let mut said = Vec::new();
-    while !said.iter().any(|line: &String| line.contains("/api/health")) {
+    while !said.iter().any(|line: &String| line.contains("\"kind\":\"alert\"")) {
         said.push(lines.recv_timeout(Duration::from_secs(20)).expect("the greeting"));
     }
     for user in ["admin", "approver"] {
