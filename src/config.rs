@@ -6,7 +6,7 @@
 //! 1. [`tree`] reads the YAML; every value keeps its place;
 //! 2. [`overlay`] lays environment variables and flags over it;
 //! 3. [`schema`] puts the schemas of the sections and of every module together; `walk` holds the tree against it;
-//! 4. [`load`] lets the types and the modules judge what no schema can say.
+//! 4. [`load()`] lets the types and the modules judge what no schema can say.
 
 mod load;
 mod net;

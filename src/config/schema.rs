@@ -9,7 +9,7 @@ use super::sections::{Ledger, Limits, Log, Outbound, Server};
 /// Every module there is, in the order of start.
 pub type Catalogue<'a> = [&'a Entry];
 
-/// The JSON Schema of the configuration file, for editors and for [`super::load`].
+/// The JSON Schema of the configuration file, for editors and for [`super::load()`].
 pub fn document(catalogue: &Catalogue<'_>) -> Json {
     let mut generator = SchemaSettings::draft2020_12().into_generator();
     let mut properties = Map::new();

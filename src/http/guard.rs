@@ -1,6 +1,6 @@
 //! Who calls, and what they must be: the role a handler needs stands in its signature.
 //!
-//! ```ignore
+//! ```text
 //! async fn list(caller: Guard<Viewer>, …) -> ApiResult<impl Responder>
 //! ```
 //!

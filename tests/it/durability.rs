@@ -111,7 +111,7 @@ mod points {
             (counted >= matches).then_some(counted)
         })
         .await;
-        println!(
+        eprintln!(
             "{point}: rounds {rounds} hits {hits} acknowledged {} stored {} lost {} halves or doubles {} matches {matches} counted {counted}",
             clients.iter().map(|client| client.acknowledged).sum::<u64>(),
             batches.len(),

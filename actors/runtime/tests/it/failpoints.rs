@@ -24,7 +24,7 @@ fn recovers_from(id: &'static str, point: &str, cause: &str) {
         until("the fault fired", || world.restarts(cause) >= 1).await;
         fail::remove(point);
         until("the restart", || sick.phase() == Phase::Running).await;
-        assert_eq!(sick.ask(Do(3), SOON).await.is_ok(), true);
+        assert!(sick.ask(Do(3), SOON).await.is_ok());
         assert_eq!(neighbour.ask(Do(1), SOON).await, Ok(1));
     });
 }

@@ -1,7 +1,7 @@
 //! Reads the bodies of `POST /api/events` in one pass: JSON, limits, duplicates and all.
 //!
 //! What is wrong with the body as a whole ([`Malformed`]) stores nothing and is answered 400; what is
-//! wrong with one event ([`Rejected`]) costs only that event. A line of NDJSON is a document of its own,
+//! wrong with one event (`rejected`) costs only that event. A line of NDJSON is a document of its own,
 //! so there even broken JSON costs only its line.
 
 mod event;
