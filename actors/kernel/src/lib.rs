@@ -4,7 +4,7 @@
 //! Nothing here does I/O, knows SQL or HTTP, or starts an actor. The words are
 //! used with one meaning throughout the code, the API and the page:
 //!
-//! * a [`signal::Signal`] is one observation;
+//! * a [signal](signal::SignalRef) is one observation;
 //! * an [`alert::AlertRecord`] is what a detector claims about a condition;
 //! * an [`incident::Incident`] is what a human works on;
 //! * an [`event::Event`] is a committed fact, numbered, told to whoever listens.
