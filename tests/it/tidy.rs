@@ -39,13 +39,16 @@ fn crate_dependencies(name: &str) -> Vec<String> {
 
 #[test]
 fn crates_depend_only_downwards() {
-    let allowed: [(&str, &[&str]); 6] = [
+    let allowed: [(&str, &[&str]); 9] = [
         ("kernel", &[]),
         ("ledger", &["kernel"]),
         ("runtime", &["kernel", "ledger"]),
-        ("connectors", &["kernel", "ledger", "runtime"]),
-        ("detectors", &["kernel", "ledger", "runtime"]),
-        ("enrichers", &["kernel", "ledger", "runtime"]),
+        ("safety", &["kernel", "ledger", "runtime"]),
+        ("connectors", &["kernel", "ledger", "runtime", "safety"]),
+        ("detectors", &["kernel", "ledger", "runtime", "safety"]),
+        ("enrichers", &["kernel", "ledger", "runtime", "safety"]),
+        ("actions", &["kernel", "ledger", "runtime", "safety"]),
+        ("notifiers", &["kernel", "ledger", "runtime", "safety"]),
     ];
     let folders = fs::read_dir(root().join("actors")).unwrap().filter(|entry| entry.as_ref().unwrap().path().is_dir()).count();
     assert_eq!(folders, allowed.len(), "a crate is missing from this table");
@@ -63,7 +66,7 @@ fn crates_depend_only_downwards() {
 #[test]
 fn every_module_is_in_its_categorys_list() {
     let mut modules = 0;
-    for category in ["connectors", "detectors", "enrichers"] {
+    for category in ["connectors", "detectors", "enrichers", "actions", "notifiers"] {
         let source = root().join("actors").join(category).join("src");
         let list = fs::read_to_string(source.join("lib.rs")).unwrap();
         let list = list.split("MODULES").nth(1).unwrap_or_default().split(';').next().unwrap_or_default();

@@ -79,6 +79,18 @@ id!(
     /// Names something that was set aside because it could not be processed.
     DeadLetterId, "dlq_"
 );
+id!(
+    /// Names a proposed plan on its way through people's hands.
+    ApprovalId, "apr_"
+);
+id!(
+    /// Names the run of an approved plan.
+    ExecutionId, "exe_"
+);
+id!(
+    /// Names something that must reach the outside, until it did.
+    DeliveryId, "dlv_"
+);
 
 #[cfg(test)]
 mod tests {

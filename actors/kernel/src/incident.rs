@@ -127,6 +127,18 @@ pub enum TimelineKind {
     SnoozeEnded,
     /// Somebody wrote something down.
     Note,
+    /// It was explained.
+    Explained,
+    /// An action was proposed.
+    ActionProposed,
+    /// Enough people agreed to an action.
+    ActionApproved,
+    /// Nothing will come of an action: somebody said no, or took it back, or time ran out.
+    ActionClosed,
+    /// An action runs.
+    ActionStarted,
+    /// The run of an action ended.
+    ActionFinished,
     /// It is over.
     Resolved,
     /// It is not over after all.

@@ -7,19 +7,27 @@
 //! * a [signal](signal::SignalRef) is one observation;
 //! * an [`alert::AlertRecord`] is what a detector claims about a condition;
 //! * an [`incident::Incident`] is what a human works on;
+//! * an [`explanation::Explanation`] says what happened and what shows it;
+//! * an [`approval::Approval`] is one rendered [`plan::Plan`] on its way through people's hands;
+//! * an [`execution::Execution`] is the run of an approved plan;
 //! * an [`event::Event`] is a committed fact, numbered, told to whoever listens.
 
 pub mod alert;
+pub mod approval;
+pub mod canonical;
 pub mod clock;
 pub mod codec;
 pub mod config;
 pub mod error;
 pub mod event;
+pub mod execution;
+pub mod explanation;
 pub mod fingerprint;
 pub mod ids;
 pub mod incident;
 pub mod lifecycle;
 pub mod module;
+pub mod plan;
 pub mod principal;
 pub mod signal;
 pub mod time;

@@ -95,7 +95,7 @@ mod tests {
     fn messages_look_as_the_contract_says() {
         assert_eq!(
             text(&welcome("cli_1", 7)),
-            r#"{"type":"welcome","clientId":"cli_1","subscribableEvents":["log.ingested","incident.created","incident.updated","module.health_changed"],"lastSeq":7}"#
+            r#"{"type":"welcome","clientId":"cli_1","subscribableEvents":["log.ingested","incident.created","incident.updated","enrichment.completed","action.proposed","action.approved","action.denied","action.expired","action.executed","notification.failed","module.health_changed"],"lastSeq":7}"#
         );
         assert_eq!(text(&subscribed(&[EventKind::IncidentCreated])), r#"{"type":"subscribed","events":["incident.created"]}"#);
         assert_eq!(text(&pong()), r#"{"type":"pong"}"#);

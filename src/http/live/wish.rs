@@ -101,6 +101,14 @@ impl Filter {
                 self.source.as_ref().is_none_or(|wanted| sources.len() >= NAMED || sources.iter().any(|source| wanted.contains(source)))
             }
             Event::ModuleHealthChanged { module, .. } => holds(self.module.as_ref(), module),
+            // what is about people's decisions is told to everybody who asked for it
+            Event::EnrichmentCompleted { .. }
+            | Event::ActionProposed(_)
+            | Event::ActionApproved(_)
+            | Event::ActionDenied(_)
+            | Event::ActionExpired(_)
+            | Event::ActionExecuted { .. }
+            | Event::NotificationFailed { .. } => true,
         }
     }
 }

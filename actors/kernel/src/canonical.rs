@@ -3,25 +3,28 @@
 
 use serde_json::Value;
 
-use crate::error::LedgerError;
+/// A value holds a number that two writers would not write alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("only integers below 2^53 can be hashed")]
+pub struct NotCanonical;
 
 const LARGEST: i64 = (1 << 53) - 1;
 
 /// The bytes of `value`, the same for everybody.
-pub(crate) fn canonical(value: &Value) -> Result<Vec<u8>, LedgerError> {
+pub fn canonical(value: &Value) -> Result<Vec<u8>, NotCanonical> {
     let mut out = Vec::new();
     write(value, &mut out)?;
     Ok(out)
 }
 
-fn write(value: &Value, out: &mut Vec<u8>) -> Result<(), LedgerError> {
+fn write(value: &Value, out: &mut Vec<u8>) -> Result<(), NotCanonical> {
     match value {
         Value::Null => out.extend_from_slice(b"null"),
         Value::Bool(true) => out.extend_from_slice(b"true"),
         Value::Bool(false) => out.extend_from_slice(b"false"),
         Value::Number(number) => {
             let number = number.as_i64().filter(|number| (-LARGEST..=LARGEST).contains(number));
-            let number = number.ok_or_else(|| LedgerError::Internal("only integers below 2^53 can be hashed".to_owned()))?;
+            let number = number.ok_or(NotCanonical)?;
             out.extend_from_slice(number.to_string().as_bytes());
         }
         Value::String(text) => write_string(text, out),
