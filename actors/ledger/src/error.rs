@@ -170,6 +170,12 @@ impl From<diesel::ConnectionError> for LedgerError {
     }
 }
 
+impl From<opspilot_kernel::canonical::NotCanonical> for LedgerError {
+    fn from(error: opspilot_kernel::canonical::NotCanonical) -> LedgerError {
+        LedgerError::Internal(error.to_string())
+    }
+}
+
 impl From<opspilot_kernel::codec::Damaged> for LedgerError {
     fn from(error: opspilot_kernel::codec::Damaged) -> LedgerError {
         LedgerError::Damaged(error.to_string())

@@ -14,7 +14,6 @@
 mod actor;
 mod backup;
 mod batch;
-mod canonical;
 mod error;
 mod failpoint;
 mod frames;
@@ -54,7 +53,7 @@ pub use self::{
     tables::{
         alerts::AlertFilter,
         audit::{AuditFilter, AuditRecord},
-        cursors::{CursorRow, Snapshot},
+        cursors::{CursorRow, DONE, Snapshot},
         dead_letters::DeadLetter,
         decisions::StoredDecision,
         idempotency::{Idempotent, StoredAnswer},

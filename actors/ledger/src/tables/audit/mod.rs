@@ -31,13 +31,12 @@ mod denied;
 mod read;
 
 use diesel::prelude::*;
-use opspilot_kernel::{ids::Seq, principal::Actor, time::Timestamp};
+use opspilot_kernel::{canonical::canonical, ids::Seq, principal::Actor, time::Timestamp};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 pub use self::read::{AuditFilter, AuditRecord};
 use crate::{
-    canonical::canonical,
     error::LedgerError,
     schema::{audit_head, audit_leaf, audit_payload},
     tx::{Tx, loaded, stored},
