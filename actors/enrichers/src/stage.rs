@@ -7,8 +7,8 @@
 use std::time::Duration;
 
 use opspilot_kernel::{
-    alert::ResolvedBy,
-    ids::{AlertId, Seq},
+    alert::{AlertRecord, ResolvedBy},
+    ids::AlertId,
 };
 use opspilot_ledger::AlertEntry;
 
@@ -51,9 +51,10 @@ pub enum Verdict {
     Unknown,
 }
 
-/// The id of the new episode that begins with entry `seq` while its detector still speaks of `claim`.
-pub(crate) fn continuation(claim: &AlertId, seq: Seq) -> AlertId {
-    AlertId::derived(&["continuation", claim.as_str(), &seq.to_string()])
+/// The id of the new episode that begins with `record` while its detector still speaks of the old one. It comes from the
+/// signal: the number in the alert log depends on which detector was faster.
+pub(crate) fn continuation(record: &AlertRecord) -> AlertId {
+    AlertId::derived(&["continuation", record.alert.as_str(), &record.signal_seq.to_string()])
 }
 
 /// Why an episode is over, as it stands in sentences.

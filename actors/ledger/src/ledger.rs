@@ -76,6 +76,10 @@ pub struct Limits {
     pub retention_step_bytes: u64,
     /// Size of the file that is given up when the disk is full.
     pub reserve_bytes: u64,
+    /// After a full disk signals are taken again only when this much is free besides the reserve …
+    pub headroom_bytes: u64,
+    /// … and has been for so long, so that storage does not fail and heal in turn.
+    pub heal_after: Duration,
     /// How long a connection waits for another's lock.
     pub busy_timeout: Duration,
 }
@@ -99,6 +103,8 @@ impl Default for Limits {
             idle_after: Duration::from_millis(500),
             retention_step_bytes: 32 << 20,
             reserve_bytes: 16 << 20,
+            headroom_bytes: 16 << 20,
+            heal_after: Duration::from_secs(10),
             busy_timeout: Duration::from_secs(5),
         }
     }
@@ -149,6 +155,8 @@ pub struct Options {
     /// Asked after an error of the device whether forcing data to it failed, besides asking the kernel;
     /// for fault tests, whose files are not the kernel's.
     pub sync_failed: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
+    /// Asked after a full disk how many bytes may still be written, besides asking the file system; for the same tests.
+    pub space_left: Option<Arc<dyn Fn() -> u64 + Send + Sync>>,
     /// What to do when the process must end; the root makes it exit 70.
     pub fatal: FatalHook,
     /// The name of this node, as audit entries carry it.
@@ -169,6 +177,7 @@ impl Options {
             retention: Retention::default(),
             vfs: None,
             sync_failed: None,
+            space_left: None,
             fatal: Arc::new(|_| {}),
             node: "local".to_owned(),
             tool: false,
@@ -376,7 +385,8 @@ impl Ledger {
         &self.inner.shared.events
     }
 
-    /// Commits the passing of time, numbered, into the signal log and the alert log.
+    /// Commits the passing of time, numbered: into the signal log, and into the alert log as soon as every follower of the
+    /// signals has read up to there.
     pub fn tick(&self, at: Timestamp) -> impl Future<Output = Result<(), LedgerError>> + Send + use<> {
         self.write(Priority::Bulk, move |tx| tx.tick(at))
     }

@@ -61,17 +61,21 @@ impl Files {
         wal_of(&self.dir)
     }
 
-    /// Makes the reserve if it is not there. An error means that there is no room for it.
-    pub(crate) fn make_reserve(&self) -> std::io::Result<()> {
+    /// Makes the reserve if it is not there. An error means that there is no room for it and `margin` bytes besides.
+    pub(crate) fn make_reserve(&self, margin: u64) -> std::io::Result<()> {
         let path = self.dir.join(RESERVE);
         if std::fs::metadata(&path).is_ok_and(|meta| meta.len() >= self.reserve_bytes) {
             return Ok(());
         }
         let file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&path)?;
-        let made = rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, self.reserve_bytes);
-        if let Err(error) = made {
+        // really taken, and the margin given back: a quota shows nowhere else
+        let whole = self.reserve_bytes.saturating_add(margin);
+        let made = rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, whole);
+        let unsupported = made == Err(rustix::io::Errno::OPNOTSUPP);
+        if let Err(error) = made.map_err(std::io::Error::from).and_then(|()| file.set_len(self.reserve_bytes)) {
             drop(std::fs::remove_file(&path));
-            return Err(error.into());
+            // a file system that cannot set space aside has none to give up; that is no reason to stay failed
+            return if unsupported && margin > 0 { Ok(()) } else { Err(error) };
         }
         Ok(())
     }
@@ -210,6 +214,7 @@ pub(crate) fn heads(conn: &mut SqliteConnection) -> Result<Heads, LedgerError> {
         alert: tables::alert_log::head(conn)?,
         event: tables::events::head(conn)?,
         audit: tables::audit::load_head(conn)?,
+        tick: tables::ticks::held(conn)?,
     })
 }
 
@@ -254,7 +259,7 @@ pub(crate) fn open(options: Options) -> Result<(Arc<Shared>, WriterState), OpenE
     }
     let made = migrate(&mut conn, &path)?;
     let heads = heads(&mut conn).map_err(|source| classify(&path, source))?;
-    if let Err(error) = files.make_reserve() {
+    if let Err(error) = files.make_reserve(0) {
         warn!(options.log, "no room for the reserve"; "bytes" => options.limits.reserve_bytes, "error" => %error);
     }
     let metrics = Metrics::register(&options.registry)

@@ -23,8 +23,14 @@ use crate::{
 
 fn options(dir: &Path) -> Options {
     let mut options = Options::new(dir, ManualClock::at(Timestamp::from_millis(1_795_348_800_000)));
-    options.limits =
-        Limits { probe_every: Duration::from_millis(5), idle_after: Duration::from_millis(5), reserve_bytes: 1 << 16, ..Limits::default() };
+    options.limits = Limits {
+        probe_every: Duration::from_millis(5),
+        idle_after: Duration::from_millis(5),
+        reserve_bytes: 1 << 16,
+        headroom_bytes: 1 << 16,
+        heal_after: Duration::ZERO,
+        ..Limits::default()
+    };
     options
 }
 
@@ -74,6 +80,29 @@ fn a6_a_full_disk_refuses_everything_of_the_batch_and_heals_by_itself() {
     rt.block_on(healthy(&ledger));
     let appended = rt.block_on(ledger.append(batch(5))).unwrap();
     assert_eq!((appended.first_seq, appended.last_seq), (11, 15), "nothing of the refused batch is there");
+}
+
+#[test]
+fn a6_room_that_has_just_appeared_is_not_trusted_before_it_has_lasted() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = ManualClock::at(Timestamp::from_millis(1_795_348_800_000));
+    let mut options = Options { clock: clock.clone(), ..options(dir.path()) };
+    options.limits.heal_after = Duration::from_secs(10);
+    let ledger = Ledger::open(options).unwrap();
+    let rt = runtime();
+    spoil(&ledger, "PRAGMA max_page_count=1").unwrap();
+    rt.block_on(ledger.append(batch(5000))).unwrap_err();
+    let look = || rt.block_on(ledger.write(Priority::Control, |_| Ok(()))).unwrap();
+    for _ in 0..3 {
+        // each is done in a look of its own at the disk
+        look();
+        clock.advance(Duration::from_secs(3));
+        assert!(!ledger.storage().is_healthy());
+    }
+    look();
+    assert!(!ledger.storage().is_healthy(), "nine seconds");
+    clock.advance(Duration::from_secs(1));
+    rt.block_on(healthy(&ledger));
 }
 
 #[test]

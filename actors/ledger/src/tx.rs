@@ -19,7 +19,10 @@ use crate::{
     error::LedgerError,
     logs::AlertEntry,
     schema,
-    tables::audit::{AuditEntry, AuditHead},
+    tables::{
+        audit::{AuditEntry, AuditHead},
+        ticks::HeldTick,
+    },
 };
 
 /// Last numbers given out, and the end of the audit chain.
@@ -29,6 +32,8 @@ pub(crate) struct Heads {
     pub(crate) alert: Seq,
     pub(crate) event: Seq,
     pub(crate) audit: AuditHead,
+    /// A tick that waits for the detectors.
+    pub(crate) tick: Option<HeldTick>,
 }
 
 /// What a transaction did so far, to be told after the commit.
@@ -113,19 +118,6 @@ impl Tx<'_> {
     /// Appends to the audit chain: who did what to what, in this savepoint.
     pub(crate) fn audit(&mut self, entry: AuditEntry) -> Result<Seq, LedgerError> {
         crate::tables::audit::append(self, entry)
-    }
-
-    /// Commits the passing of time, numbered, into the signal log and the alert log.
-    pub(crate) fn tick(&mut self, at: Timestamp) -> Result<(), LedgerError> {
-        let signal = self.work.heads.signal + 1;
-        crate::tables::signals::insert_tick(self.conn, signal, at)?;
-        self.work.heads.signal = signal;
-        self.work.signals.push((LogEntry::Tick { seq: signal, at }, 64));
-        let alert = self.work.heads.alert + 1;
-        crate::tables::alert_log::insert_tick(self.conn, alert, at)?;
-        self.work.heads.alert = alert;
-        self.work.alerts.push((AlertEntry::Tick { seq: alert, at }, 64));
-        Ok(())
     }
 
     /// Tells of a committed block of signals.

@@ -64,6 +64,8 @@ pub trait Entries: Clone + Sized + Send + 'static {
     fn first_seq(&self) -> Seq;
     /// The last number it covers.
     fn last_seq(&self) -> Seq;
+    /// Whether it is the passing of time.
+    fn is_tick(&self) -> bool;
     /// The part of it within `first..=last`, if any.
     fn within(self, first: Seq, last: Seq) -> Option<Self>;
     /// Itself as a dead letter keeps it.
@@ -108,6 +110,10 @@ impl Entries for LogEntry {
 
     fn last_seq(&self) -> Seq {
         LogEntry::last_seq(self)
+    }
+
+    fn is_tick(&self) -> bool {
+        matches!(self, LogEntry::Tick { .. })
     }
 
     fn within(self, first: Seq, last: Seq) -> Option<Self> {
@@ -182,6 +188,10 @@ impl Entries for AlertEntry {
 
     fn last_seq(&self) -> Seq {
         self.seq()
+    }
+
+    fn is_tick(&self) -> bool {
+        matches!(self, AlertEntry::Tick { .. })
     }
 
     fn within(self, first: Seq, last: Seq) -> Option<Self> {

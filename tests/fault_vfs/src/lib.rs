@@ -136,6 +136,11 @@ impl FaultVfs {
         self.shared.plan.lock().space = Some(bytes);
     }
 
+    /// How many bytes files may still grow; everything if that is not limited.
+    pub fn space_left(&self) -> u64 {
+        self.shared.plan.lock().space.unwrap_or(u64::MAX)
+    }
+
     /// Everything works again.
     pub fn heal(&self) {
         let mut plan = self.shared.plan.lock();

@@ -44,7 +44,7 @@ pub(crate) fn decide(reopen_window: Duration, board: &Board, items: &mut [Item])
         let known = seen.get(&record.alert).cloned().or_else(|| board.alerts.get(&record.alert).map(Episode::of));
         let verdict = judge(record, known.as_ref(), Some(reopen_window));
         let alert = match (&known, verdict) {
-            (_, Verdict::Starts { goes_on: true, .. }) => continuation(&record.alert, *seq),
+            (_, Verdict::Starts { goes_on: true, .. }) => continuation(record),
             (Some(episode), _) => episode.alert.clone(),
             (None, _) => record.alert.clone(),
         };

@@ -46,7 +46,12 @@ pub(crate) fn decide(rules: &Rules, board: &Board, items: &[Item]) -> (Effects, 
                 let known = desk.episode(&record.alert).map(Episode::of);
                 // without the stage before, an episode that is over never goes on
                 let verdict = item.verdict.unwrap_or_else(|| judge(record, known.as_ref(), None));
-                let decided = apply(&mut desk, *seq, record, verdict);
+                // a tick may be read later than what came after it: whoever was quiet long enough by then is through
+                for decided in desk.concerned(record).into_iter().flat_map(|id| quiet(&mut desk, &id, record.logged_at)).collect::<Vec<_>>()
+                {
+                    decisions.push(written(*seq, record.logged_at, None, decided, false));
+                }
+                let decided = apply(&mut desk, record, verdict);
                 let alert = desk.episode(&record.alert).map_or_else(|| record.alert.clone(), |state| state.alert.id.clone());
                 let repeats = matches!(decided.outcome, "counted" | "none");
                 decisions.push(written(*seq, record.logged_at, Some(alert), decided, repeats));
@@ -69,14 +74,14 @@ fn written(seq: Seq, at: Timestamp, alert: Option<AlertId>, decided: Decided, re
     Decision { seq, at, stage: ID.as_str(), alert, incident, outcome, text, inputs, repeats }
 }
 
-fn apply(desk: &mut Desk<'_>, seq: Seq, record: &AlertRecord, verdict: Verdict) -> Decided {
+fn apply(desk: &mut Desk<'_>, record: &AlertRecord, verdict: Verdict) -> Decided {
     match verdict {
         Verdict::Starts { reopen_within, goes_on } => {
-            let alert = if goes_on { continuation(&record.alert, seq) } else { record.alert.clone() };
+            let alert = if goes_on { continuation(record) } else { record.alert.clone() };
             desk.begin_episode(alert.clone(), record);
             place(desk, &alert, record, reopen_within)
         }
-        Verdict::Resumes => resume(desk, seq, record),
+        Verdict::Resumes => resume(desk, record),
         Verdict::Counts => count(desk, record),
         Verdict::Ends => end(desk, record),
         Verdict::Late => late(desk, record),
@@ -138,7 +143,7 @@ fn place(desk: &mut Desk<'_>, alert: &AlertId, record: &AlertRecord, reopen_with
 }
 
 /// An episode that was closed here fires again.
-fn resume(desk: &mut Desk<'_>, seq: Seq, record: &AlertRecord) -> Decided {
+fn resume(desk: &mut Desk<'_>, record: &AlertRecord) -> Decided {
     let Some(state) = desk.episode(&record.alert) else {
         desk.begin_episode(record.alert.clone(), record);
         return place(desk, &record.alert, record, None);
@@ -152,7 +157,7 @@ fn resume(desk: &mut Desk<'_>, seq: Seq, record: &AlertRecord) -> Decided {
     let enabled = desk.rules.enabled;
     if let (true, Some((_, true)), Some(_)) = (enabled, &closed, &elsewhere) {
         // its own incident cannot be opened beside the one that is open: from here on it counts there
-        let alert = continuation(&record.alert, seq);
+        let alert = continuation(record);
         desk.begin_episode(alert.clone(), record);
         return place(desk, &alert, record, None);
     }
@@ -321,10 +326,15 @@ fn timers(desk: &mut Desk<'_>, id: &IncidentId, at: Timestamp) -> Vec<Decided> {
         change.note(TimelineKind::SnoozeEnded, at, "the time it was put aside for is over".to_owned());
         write("woken", "the time it was put aside for is over", snoozed);
     }
-    let quiet = change.state().quiet_at.filter(|quiet| *quiet <= at);
-    if quiet.is_some() {
-        change.resolve(at, "all its alerts are over and stayed quiet".to_owned());
-        write("resolved", "resolves the incident: all its alerts are over and stayed quiet", quiet);
-    }
+    decided.extend(quiet(desk, id, at));
     decided
+}
+
+/// Resolves an incident whose quiet period was over by `at`, as of its end.
+fn quiet(desk: &mut Desk<'_>, id: &IncidentId, at: Timestamp) -> Option<Decided> {
+    let due = desk.incident(id)?.quiet_at.filter(|due| desk.rules.enabled && *due <= at)?;
+    desk.touch_incident(id)?.resolve(due, "all its alerts are over and stayed quiet".to_owned());
+    let inputs = json!({ "due_at": due, "tick_at": at });
+    let text = "resolves the incident: all its alerts are over and stayed quiet".to_owned();
+    Some(Decided { incident: Some(id.clone()), outcome: "resolved", text, inputs })
 }

@@ -141,6 +141,12 @@ impl<'a> Desk<'a> {
             .cloned()
     }
 
+    /// The incidents that a record may touch: its episode's, and the open one of its fingerprint.
+    pub(super) fn concerned(&self, record: &AlertRecord) -> BTreeSet<IncidentId> {
+        let own = self.episode(&record.alert).and_then(|state| state.alert.incident_id.clone());
+        own.into_iter().chain(self.open_incident(record.fingerprint)).collect()
+    }
+
     /// The newest incident of this fingerprint, if it is resolved.
     pub(super) fn last_resolved(&self, fingerprint: Fingerprint) -> Option<&IncidentState> {
         let latest = self.fingerprint(fingerprint)?.latest.as_ref()?;

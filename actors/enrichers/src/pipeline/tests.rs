@@ -95,7 +95,8 @@ impl World {
     }
 
     async fn claim(&self, records: Vec<AlertRecord>) {
-        let commit = self.ledger.write(Priority::Bulk, move |tx| tx.commit_alerts("detector.test", 0, records, Vec::new()));
+        let commit =
+            self.ledger.write(Priority::Bulk, move |tx| tx.commit_alerts("detector.test", i64::MAX.unsigned_abs(), records, Vec::new()));
         commit.await.unwrap();
     }
 

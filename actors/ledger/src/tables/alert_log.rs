@@ -77,7 +77,8 @@ impl Tx<'_> {
                 self.committed_alert(seq, record, body.len() * 2 + 256);
             }
         }
-        self.move_cursor(module, Some("signals"), cursor, snapshots)
+        self.move_cursor(module, Some("signals"), cursor, snapshots)?;
+        self.release_tick()
     }
 }
 

@@ -11,6 +11,10 @@ use crate::{
     tx::{Tx, loaded, stored},
 };
 
+/// The part of a follower's snapshot that says how far what it makes of the log is committed: a number of eight bytes,
+/// the least significant first. What else it knows may stand further back, at its cursor.
+pub const DONE: &str = "@done";
+
 /// A part of what a follower knows, replaced as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
@@ -75,7 +79,7 @@ impl Tx<'_> {
     pub fn unfollow(&mut self, module: &str) -> Result<(), LedgerError> {
         use follower_cursor::dsl as t;
         diesel::update(t::follower_cursor.find(module)).set(t::live.eq(false)).execute(self.conn)?;
-        Ok(())
+        self.release_tick()
     }
 
     /// Forgets everything that `module` knows, so that it starts fresh at `cursor`: its rules changed.
@@ -114,6 +118,25 @@ pub(crate) fn least(conn: &mut SqliteConnection, log: &str) -> Result<Option<Seq
     let least: Option<i64> =
         t::follower_cursor.filter(t::live.eq(true)).filter(t::log.eq(log)).select(diesel::dsl::min(t::seq)).first(conn)?;
     least.map(loaded).transpose()
+}
+
+/// Whether every live follower of the signals has committed what it makes of those up to `seq`.
+pub(crate) fn all_done(conn: &mut SqliteConnection, seq: Seq) -> Result<bool, LedgerError> {
+    use follower_cursor::dsl as t;
+    let behind: Vec<String> = t::follower_cursor
+        .filter(t::live.eq(true))
+        .filter(t::log.eq("signals"))
+        .filter(t::seq.lt(stored(seq)?))
+        .select(t::module)
+        .load(conn)?;
+    for module in behind {
+        let done: Option<Vec<u8>> = snapshot::table.find((&module, DONE)).select(snapshot::blob).first(conn).optional()?;
+        let done = done.and_then(|bytes| bytes.as_slice().try_into().ok()).map_or(0, Seq::from_le_bytes);
+        if done < seq {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// A follower and how far it has come.

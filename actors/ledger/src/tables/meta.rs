@@ -21,3 +21,8 @@ pub(crate) fn set(conn: &mut SqliteConnection, name: &str, value: &str) -> Resul
     diesel::replace_into(t::meta).values((t::name.eq(name), t::value.eq(value))).execute(conn)?;
     Ok(())
 }
+
+pub(crate) fn remove(conn: &mut SqliteConnection, name: &str) -> Result<(), LedgerError> {
+    diesel::delete(t::meta.find(name)).execute(conn)?;
+    Ok(())
+}

@@ -22,5 +22,6 @@ pub(crate) mod keys;
 pub(crate) mod meta;
 pub(crate) mod sessions;
 pub(crate) mod signals;
+pub(crate) mod ticks;
 pub(crate) mod timeline;
 pub(crate) mod users;

@@ -1,6 +1,7 @@
 //! The writer: one named thread, one connection, and everything that is ever written.
 
 mod group;
+mod headroom;
 pub(crate) mod queue;
 mod retention;
 mod upkeep;
@@ -16,7 +17,7 @@ use diesel::prelude::*;
 use slog::{error, warn};
 use tokio::sync::oneshot;
 
-use self::queue::Taken;
+use self::{headroom::Headroom, queue::Taken};
 use crate::{
     batch::SignalBatch,
     error::{FailureReason, LedgerError, StorageFailure},
@@ -234,13 +235,14 @@ fn storage_failed(shared: &Shared, failure: StorageFailure) {
     if failure.reason == FailureReason::Full && shared.files.give_up_reserve() {
         warn!(shared.options.log, "the reserve was given up"; "bytes" => shared.files.reserve_bytes);
     }
-    shared.fail(&failure);
+    shared.fail(&headroom::explained(shared, failure));
 }
 
 /// Makes a connection, as often as it takes; refuses what is queued meanwhile. `None` when the queue is
 /// closed or the process must end.
 fn reconnect(shared: &Arc<Shared>) -> Option<WriterState> {
     let limits = &shared.options.limits;
+    let mut headroom = Headroom::default();
     loop {
         if let Some(failure) = shared.storage.failure() {
             let refusal = LedgerError::from(failure.clone());
@@ -260,16 +262,19 @@ fn reconnect(shared: &Arc<Shared>) -> Option<WriterState> {
             Ok(mut state) => {
                 let Some(failure) = shared.storage.failure() else { return Some(state) };
                 match state.probe() {
-                    Ok(()) if failure.reason != FailureReason::Full || shared.files.make_reserve().is_ok() => {
+                    Ok(()) if headroom.is_regained(shared, failure.reason) => {
                         shared.storage.heal();
+                        shared.metrics.storage_healed.inc();
                         shared.metrics.storage_failed.set(0);
                         warn!(shared.options.log, "storage takes writes again");
                         return Some(state);
                     }
                     // writes work, but only because the reserve was given up: people's work only
                     Ok(()) => {
-                        if serve_control(shared, &mut state) {
-                            return None;
+                        match serve_control(shared, &mut state) {
+                            Served::Closed => return None,
+                            Served::Failed => headroom.lost(),
+                            Served::Well => {}
                         }
                         continue;
                     }
@@ -278,6 +283,7 @@ fn reconnect(shared: &Arc<Shared>) -> Option<WriterState> {
             }
             Err(failure) => storage_still_failed(shared, failure),
         }
+        headroom.lost();
         let refusal = shared.storage.failure().map_or_else(LedgerError::stopped, LedgerError::from);
         for job in shared.queue.take_all() {
             job.refuse(&refusal);
@@ -290,12 +296,21 @@ fn reconnect(shared: &Arc<Shared>) -> Option<WriterState> {
     }
 }
 
+/// How a while with the reserve given up went.
+enum Served {
+    /// What came was done, or nothing came.
+    Well,
+    /// Not even that could be written.
+    Failed,
+    /// The queue is closed.
+    Closed,
+}
+
 /// With the reserve given up: does what people wait for, refuses the rest, until it is time to try again.
-/// `true` when the queue is closed.
-fn serve_control(shared: &Arc<Shared>, state: &mut WriterState) -> bool {
+fn serve_control(shared: &Arc<Shared>, state: &mut WriterState) -> Served {
     match shared.queue.take(Some(shared.options.limits.probe_every)) {
-        Taken::Closed => true,
-        Taken::Idle => false,
+        Taken::Closed => Served::Closed,
+        Taken::Idle => Served::Well,
         Taken::Group(jobs) => {
             let refusal = shared.storage.failure().map_or_else(LedgerError::stopped, LedgerError::from);
             let mut control = Vec::new();
@@ -305,16 +320,19 @@ fn serve_control(shared: &Arc<Shared>, state: &mut WriterState) -> bool {
                     Job::Append(_) => job.refuse(&refusal),
                 }
             }
-            if let Err(failure) = state.commit(control) {
-                storage_still_failed(shared, failure);
+            match state.commit(control) {
+                Ok(()) => Served::Well,
+                Err(failure) => {
+                    storage_still_failed(shared, failure);
+                    Served::Failed
+                }
             }
-            false
         }
     }
 }
 
 fn storage_still_failed(shared: &Shared, failure: StorageFailure) {
-    shared.fail(&failure);
+    shared.fail(&headroom::explained(shared, failure));
 }
 
 fn open_again(shared: &Arc<Shared>) -> Result<WriterState, StorageFailure> {

@@ -1,6 +1,7 @@
 //! The ledger on real files in directories of their own.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
 
+mod disk_full;
 #[cfg(feature = "failpoints")]
 mod failpoints;
 mod faults;

@@ -33,6 +33,8 @@ impl Rig {
             idle_after: Duration::from_millis(5),
             probe_every: Duration::from_millis(10),
             reserve_bytes: 1 << 16,
+            headroom_bytes: 1 << 16,
+            heal_after: Duration::ZERO,
             ..Limits::default()
         };
         options

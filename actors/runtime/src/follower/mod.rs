@@ -283,10 +283,12 @@ impl<C: Consumer> Follower<C> {
         let last = entries.last().map_or(before, Entries::last_seq);
         let count = last.saturating_sub(before);
         deps.tally.received(count);
+        // the alert log waits to be told that everything before a tick was read
+        let is_awaited = entries.iter().any(Entries::is_tick);
         let outputs = state.consume(entries);
         deps.attempts.done(deps.module, last);
         let saves = state.save_is_due(&deps) || clear_upto.is_some();
-        if outputs.is_empty() && !saves {
+        if outputs.is_empty() && !saves && !is_awaited {
             deps.tally.ok(count);
             return self.schedule(ctx, tokio::task::yield_now());
         }

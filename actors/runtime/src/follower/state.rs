@@ -3,13 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use opspilot_kernel::ids::{DeadLetterId, Seq};
-use opspilot_ledger::{Ledger, LedgerError, Priority, Reader, Snapshot};
+use opspilot_ledger::{DONE, Ledger, LedgerError, Priority, Reader, Snapshot};
 
 use super::{Deps, FollowerOptions};
 use crate::{Committed, Consumer, Entries, Lease};
-
-/// The follower's own snapshot: how far output is committed.
-const DONE: &str = "@done";
 
 /// What was stored of a follower.
 pub(super) struct Stored {

@@ -4,9 +4,9 @@ use std::{path::Path, sync::atomic::Ordering};
 
 use opspilot_fault_vfs::{Failure, Fault, Op};
 use opspilot_kernel::error::ErrorKind;
-use opspilot_ledger::{Ledger, LedgerError};
+use opspilot_ledger::{Ledger, LedgerError, Priority};
 
-use crate::support::{Rig, Writer, healed, long, runtime, stored, survey};
+use crate::support::{Rig, Writer, healed, long, runtime, stored, survey, transitions};
 
 fn unavailable(error: &LedgerError) {
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
@@ -24,9 +24,9 @@ async fn until_refused(writer: &mut Writer, ledger: &Ledger, tries: usize) -> Op
 }
 
 /// While storage fails: refused, readable, nothing lost. Healed: it goes on by itself.
-fn refused_readable_and_back(rig: &Rig, reason: &str, steady: bool, arm: impl FnOnce()) {
+fn refused_readable_and_back(rig: &Rig, reason: &str, arm: impl FnOnce()) {
     let dir = rig.dir.path().join(format!("data-{}", rig.vfs.fired()));
-    let ledger = rig.open(&dir);
+    let (ledger, registry) = rig.open_counting(&dir);
     let mut writer = Writer::new(5);
     let fired = rig.vfs.fired();
     runtime().block_on(async {
@@ -39,19 +39,19 @@ fn refused_readable_and_back(rig: &Rig, reason: &str, steady: bool, arm: impl Fn
         assert!(error.to_string().contains(reason), "{error}");
         assert_eq!(stored(&ledger).unwrap(), writer.acked, "reads go on, and what was refused is not there");
         for _ in 0..20 {
-            // On a full disk small writes may still fit; what is acknowledged must be stored all the same.
-            match writer.append(&ledger).await {
-                Ok(()) => assert!(!steady, "nothing can be written"),
-                Err(error) => unavailable(&error),
-            }
+            // People's work may still fit, and each round of it is one more look at the disk; signals wait for room.
+            drop(ledger.write(Priority::Control, |_| Ok(())).await);
+            unavailable(&writer.append(&ledger).await.unwrap_err());
+            assert_eq!(stored(&ledger).unwrap(), writer.acked, "reads go on");
         }
-        assert_eq!(stored(&ledger).unwrap(), writer.acked);
+        assert_eq!(transitions(&registry), (1.0, 0.0), "failed once and for as long as there is no room");
         rig.vfs.heal();
         healed(&ledger).await;
         for _ in 0..5 {
             writer.append(&ledger).await.unwrap();
         }
         assert_eq!(stored(&ledger).unwrap(), writer.acked);
+        assert_eq!(transitions(&registry), (1.0, 1.0), "healed once");
         ledger.shut_down().await.unwrap();
     });
     drop(ledger);
@@ -65,7 +65,7 @@ fn a6_a_full_disk_refuses_writes_keeps_reads_and_recovers_by_itself() {
     let steps: u64 = if long() { 60 } else { 6 };
     for step in 0..steps {
         // At a byte that has nothing to do with pages.
-        refused_readable_and_back(&rig, "full", false, || rig.vfs.limit_space(step * 20_011 % 120_000));
+        refused_readable_and_back(&rig, "full", || rig.vfs.limit_space(step * 20_011 % 120_000));
     }
 }
 
@@ -73,9 +73,7 @@ fn a6_a_full_disk_refuses_writes_keeps_reads_and_recovers_by_itself() {
 fn a7_a_read_only_file_system_refuses_writes_keeps_reads_and_recovers_by_itself() {
     let rig = Rig::new("a7");
     for nth in [1, 2, 5] {
-        refused_readable_and_back(&rig, "read", true, || {
-            rig.vfs.arm(Fault { op: Op::Write, nth, failure: Failure::ReadOnly, lasting: true })
-        });
+        refused_readable_and_back(&rig, "read", || rig.vfs.arm(Fault { op: Op::Write, nth, failure: Failure::ReadOnly, lasting: true }));
     }
 }
 

@@ -18,6 +18,7 @@ use opspilot_kernel::{
     time::Timestamp,
 };
 use opspilot_ledger::{DATABASE, Ledger, LedgerError, Limits, Options, SignalBatchBuilder};
+use prometheus::Registry;
 
 pub(crate) fn long() -> bool {
     std::env::var_os("OPSPILOT_LONG").is_some()
@@ -41,15 +42,23 @@ impl Rig {
 
     /// Opens the ledger in `dir` on the shim. Small bounds, so that checkpoints happen often.
     pub(crate) fn open(&self, dir: &Path) -> Ledger {
+        self.open_counting(dir).0
+    }
+
+    /// The same, with what it counts.
+    pub(crate) fn open_counting(&self, dir: &Path) -> (Ledger, Registry) {
         let fatal = Arc::clone(&self.fatal);
         let mut options = plain(dir);
+        let registry = options.registry.clone();
         options.vfs = Some(self.vfs.name().to_owned());
         let (vfs, before) = (self.vfs.clone(), self.vfs.failed_syncs());
         options.sync_failed = Some(Arc::new(move || vfs.failed_syncs() > before));
+        let vfs = self.vfs.clone();
+        options.space_left = Some(Arc::new(move || vfs.space_left()));
         options.fatal = Arc::new(move |_| {
             fatal.fetch_add(1, Ordering::SeqCst);
         });
-        Ledger::open(options).unwrap()
+        (Ledger::open(options).unwrap(), registry)
     }
 }
 
@@ -60,6 +69,8 @@ fn plain(dir: &Path) -> Options {
         probe_every: Duration::from_millis(5),
         checkpoint_bytes: 64 << 10,
         reserve_bytes: 1 << 14,
+        headroom_bytes: 1 << 14,
+        heal_after: Duration::from_millis(20),
         readers: 1,
         ..Limits::default()
     };
@@ -150,4 +161,14 @@ pub(crate) async fn healed(ledger: &Ledger) {
     let mut health = ledger.watch_storage();
     let waited = tokio::time::timeout(Duration::from_secs(10), health.wait_for(opspilot_ledger::StorageHealth::is_healthy));
     assert!(waited.await.is_ok_and(|healthy| healthy.is_ok()), "storage does not recover by itself: {:?}", ledger.storage());
+}
+
+/// How often storage failed, and how often it healed.
+pub(crate) fn transitions(registry: &Registry) -> (f64, f64) {
+    let families = registry.gather();
+    let total = |name: &str| {
+        let family = families.iter().filter(|family| family.name() == name);
+        family.flat_map(|family| family.get_metric()).map(|metric| metric.get_counter().get_value()).sum()
+    };
+    (total("opspilot_storage_failures_total"), total("opspilot_storage_healed_total"))
 }
