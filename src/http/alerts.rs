@@ -11,21 +11,17 @@ use opspilot_kernel::{
     signal::Severity,
     time::Timestamp,
 };
-use opspilot_ledger::{AlertFilter, Listed, Page as Part, StoredDecision};
+use opspilot_ledger::{AlertFilter, Listed, StoredDecision};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    body::{Limit, Page, Query},
+    body::Query,
     error::{ApiResult, ProblemBody},
     guard::{Guard, Viewer},
+    lists::{Limit, Page, Slice, part},
     state::AppState,
 };
-
-/// The part of a list that a limit and a cursor name.
-pub fn part(limit: Limit, cursor: Option<String>) -> Part {
-    Part { limit: usize::try_from(limit.0).unwrap_or(usize::MAX), cursor }
-}
 
 /// An alert: one episode of a condition, from when it began to hold until it was over.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -115,12 +111,7 @@ pub async fn list(_caller: Guard<Viewer>, query: Query<Wanted>, state: web::Data
     let Wanted { status, severity, source, fingerprint, incident, limit, cursor } = query.0;
     let filter = AlertFilter { status, severity, source, fingerprint, incident: incident.map(IncidentId::given) };
     let listed = state.ledger.read(move |reader| reader.alerts(&filter, &part(limit, cursor))).await?;
-    Ok(HttpResponse::Ok().json(page(listed)))
-}
-
-/// A page of alerts as the API gives it.
-pub fn page(listed: Listed<Stored>) -> Page<Alert> {
-    Page { items: listed.items.into_iter().map(Alert::from).collect(), next_cursor: listed.next_cursor }
+    Ok(HttpResponse::Ok().json(Page::of(listed, Alert::from)))
 }
 
 /// One alert.
@@ -132,19 +123,6 @@ pub async fn get(_caller: Guard<Viewer>, id: web::Path<String>, state: web::Data
     let id = AlertId::given(id.into_inner());
     let alert = state.ledger.read(move |reader| reader.alert(&id)).await?;
     Ok(HttpResponse::Ok().json(Alert::from(alert)))
-}
-
-/// Which part of a list is wanted.
-#[derive(Debug, Deserialize, utoipa::IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub struct Slice {
-    /// How many at most: 1 to 500.
-    #[serde(default)]
-    #[param(value_type = u32, minimum = 1, maximum = 500, default = 50)]
-    pub limit: Limit,
-    /// Where the page before ended.
-    pub cursor: Option<String>,
 }
 
 /// What one stage decided, and on what. Like ones on the same alert are counted together.
@@ -217,9 +195,9 @@ pub async fn explain_why(
     query: Query<Slice>,
     state: web::Data<AppState>,
 ) -> ApiResult<HttpResponse> {
-    let (Slice { limit, cursor }, text) = (query.0, id.into_inner());
+    let (part, text) = (query.0.part(), id.into_inner());
     let id = AlertId::given(text.clone());
-    let listed = state.ledger.read(move |reader| reader.alert_decisions(&id, &part(limit, cursor))).await?;
+    let listed = state.ledger.read(move |reader| reader.alert_decisions(&id, &part)).await?;
     Ok(HttpResponse::Ok().json(derivation(text, listed)))
 }
 

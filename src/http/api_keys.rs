@@ -11,10 +11,11 @@ use serde_json::json;
 
 use super::{
     auth::apikey,
-    body::{Body, Limit, Page, Query},
+    body::{Body, Query},
     error::{ApiError, ApiResult, ProblemBody},
     guard::{Guard, Operator},
     idempotency::IdempotencyKey,
+    lists::{Page, Slice},
     state::AppState,
 };
 
@@ -48,39 +49,23 @@ impl From<KeyRecord> for Key {
     }
 }
 
-/// Which keys are wanted.
-#[derive(Debug, Deserialize, utoipa::IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub struct Wanted {
-    /// How many at most: 1 to 500.
-    #[serde(default)]
-    #[param(value_type = u32, minimum = 1, maximum = 500, default = 50)]
-    limit: Limit,
-    /// Where the page before ended.
-    cursor: Option<String>,
-}
-
 fn behind(cursor: &str) -> Option<(Timestamp, ApiKeyId)> {
     let (millis, id) = cursor.split_once('.')?;
     Some((Timestamp::from_millis(millis.parse().ok()?), ApiKeyId::given(id)))
 }
 
 /// Keys, oldest first: an operator's own, for an admin all.
-#[utoipa::path(get, path = "/api/api-keys", tag = "accounts", params(Wanted), responses((status = 200, description = "Keys", body = Page<Key>)))]
-pub async fn list(caller: Guard<Operator>, query: Query<Wanted>, state: web::Data<AppState>) -> ApiResult<HttpResponse> {
-    let Wanted { limit, cursor } = query.0;
+#[utoipa::path(get, path = "/api/api-keys", tag = "accounts", params(Slice), responses((status = 200, description = "Keys", body = Page<Key>)))]
+pub async fn list(caller: Guard<Operator>, query: Query<Slice>, state: web::Data<AppState>) -> ApiResult<HttpResponse> {
+    let Slice { limit, cursor } = query.0;
     let after = match cursor {
         None => None,
         Some(text) => Some(behind(&text).ok_or_else(ApiError::bad_cursor)?),
     };
     let owner = (caller.role != Role::Admin).then(|| caller.user.clone());
-    let rows = state.ledger.read(move |reader| reader.keys(owner.as_deref(), after, i64::from(limit.0) + 1)).await?;
-    let most = usize::try_from(limit.0).unwrap_or(usize::MAX);
-    let more = rows.len() > most;
-    let last = rows.get(..most).unwrap_or(&rows).last().map(|key| format!("{}.{}", key.created_at.millis(), key.id));
-    let items = rows.into_iter().take(most).map(Key::from).collect();
-    Ok(HttpResponse::Ok().json(Page { items, next_cursor: last.filter(|_| more) }))
+    let rows = state.ledger.read(move |reader| reader.keys(owner.as_deref(), after, limit.and_one())).await?;
+    let cursor = |key: &KeyRecord| format!("{}.{}", key.created_at.millis(), key.id);
+    Ok(HttpResponse::Ok().json(Page::cut(rows, limit, cursor, Key::from)))
 }
 
 /// A key to be made.

@@ -2,14 +2,15 @@
 
 use actix_web::{HttpResponse, web};
 use opspilot_kernel::{ids::DeadLetterId, time::Timestamp};
-use opspilot_ledger::{AuditFilter, AuditRecord, DeadLetter, Page as Part, Priority};
+use opspilot_ledger::{AuditFilter, AuditRecord, DeadLetter, Priority};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    body::{Limit, OptionalBody, Page, Query},
+    body::{OptionalBody, Query},
     error::{ApiResult, ProblemBody},
     guard::{Guard, Operator, Viewer},
+    lists::{Limit, Page, Slice, part},
     modules::Nothing,
     state::{AppState, Retried},
 };
@@ -39,10 +40,6 @@ pub struct Wanted {
     cursor: Option<String>,
 }
 
-fn part(limit: Limit, cursor: Option<String>) -> Part {
-    Part { limit: usize::try_from(limit.0).unwrap_or(usize::MAX), cursor }
-}
-
 /// An entry as the API gives it: what happened in plain fields, and the leaf as it is hashed.
 fn shown(record: AuditRecord) -> Value {
     let text = |pointer: &str| record.leaf.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -67,21 +64,7 @@ pub async fn list(_caller: Guard<Viewer>, query: Query<Wanted>, state: web::Data
     let Wanted { action, actor, target, since, until, limit, cursor } = query.0;
     let filter = AuditFilter { action, actor, target, since, until };
     let listed = state.ledger.read(move |reader| reader.audit(&filter, &part(limit, cursor))).await?;
-    let items: Vec<Value> = listed.items.into_iter().map(shown).collect();
-    Ok(HttpResponse::Ok().json(Page { items, next_cursor: listed.next_cursor }))
-}
-
-/// Which part of a list is wanted.
-#[derive(Debug, Deserialize, utoipa::IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub struct Slice {
-    /// How many at most: 1 to 500.
-    #[serde(default)]
-    #[param(value_type = u32, minimum = 1, maximum = 500, default = 50)]
-    limit: Limit,
-    /// Where the page before ended.
-    cursor: Option<String>,
+    Ok(HttpResponse::Ok().json(Page::of(listed, shown)))
 }
 
 fn letter(letter: &DeadLetter) -> Value {
@@ -96,10 +79,9 @@ fn letter(letter: &DeadLetter) -> Value {
 #[utoipa::path(get, path = "/api/dead-letters", tag = "operations", params(Slice),
     responses((status = 200, description = "Dead letters", body = Page<Value>)))]
 pub async fn dead_letters(_caller: Guard<Viewer>, query: Query<Slice>, state: web::Data<AppState>) -> ApiResult<HttpResponse> {
-    let Slice { limit, cursor } = query.0;
-    let listed = state.ledger.read(move |reader| reader.dead_letters(&part(limit, cursor))).await?;
-    let items: Vec<Value> = listed.items.iter().map(letter).collect();
-    Ok(HttpResponse::Ok().json(Page { items, next_cursor: listed.next_cursor }))
+    let part = query.0.part();
+    let listed = state.ledger.read(move |reader| reader.dead_letters(&part)).await?;
+    Ok(HttpResponse::Ok().json(Page::of(listed, |dead| letter(&dead))))
 }
 
 /// Has a dead letter tried again.

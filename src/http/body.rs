@@ -15,7 +15,7 @@ use actix_web::{
 use futures_util::StreamExt as _;
 use opspilot_kernel::error::ErrorKind;
 use serde::{
-    Deserialize, Deserializer, Serialize,
+    Deserializer,
     de::{
         DeserializeOwned, IntoDeserializer, Visitor,
         value::{self, MapDeserializer},
@@ -226,43 +226,11 @@ impl<'de> Deserializer<'de> for Parameter {
     }
 }
 
-/// The most a list may be asked for at once.
-pub const MAX_LIMIT: u32 = 500;
-
-/// How many items a list is asked for: 1 to 500, by default 50.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(transparent)]
-pub struct Limit(pub u32);
-
-impl Default for Limit {
-    fn default() -> Limit {
-        Limit(50)
-    }
-}
-
-impl<'de> Deserialize<'de> for Limit {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Limit, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        match text.parse() {
-            _ if text.is_empty() => Ok(Limit::default()),
-            Ok(limit @ 1..=MAX_LIMIT) => Ok(Limit(limit)),
-            _ => Err(serde::de::Error::custom("limit is a number from 1 to 500")),
-        }
-    }
-}
-
-/// The answer to a list: some items, and where the next ones begin.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub struct Page<T> {
-    /// The items.
-    pub items: Vec<T>,
-    /// Ask with `cursor=` this for the next ones; null at the end.
-    pub next_cursor: Option<String>,
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use serde::Deserialize;
+
+    use super::{super::lists::Limit, *};
 
     #[test]
     fn a_list_is_asked_for_within_bounds() {

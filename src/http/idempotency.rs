@@ -15,6 +15,7 @@ use actix_web::{FromRequest, HttpMessage, HttpRequest, HttpResponse, dev::Payloa
 use opspilot_kernel::error::ErrorKind;
 use opspilot_ledger::{Idempotent, LedgerError, Priority, StoredAnswer, Tx};
 use parking_lot::Mutex;
+use serde::Serialize;
 use serde_json::Value;
 
 use super::{
@@ -38,9 +39,13 @@ struct Held {
 }
 
 impl InFlight {
-    fn hold(&self, scope: &str, key: &str) -> Option<Held> {
+    fn hold(&self, scope: &str, key: &str) -> ApiResult<Held> {
         let key = (scope.to_owned(), key.to_owned());
-        self.0.lock().insert(key.clone()).then(|| Held { all: self.clone(), key })
+        if self.0.lock().insert(key.clone()) {
+            return Ok(Held { all: self.clone(), key });
+        }
+        let detail = "the first request with this Idempotency-Key is still under way";
+        Err(ApiError::new(ErrorKind::Conflict, "idempotency_in_flight", detail))
     }
 }
 
@@ -104,6 +109,12 @@ impl Answer {
         Answer { status, body, replayed: false }
     }
 
+    fn again(stored: &StoredAnswer) -> ApiResult<Answer> {
+        let status = StatusCode::from_u16(stored.status).map_err(ApiError::internal)?;
+        let body = serde_json::from_str(&stored.body).map_err(ApiError::internal)?;
+        Ok(Answer { status, body, replayed: true })
+    }
+
     /// The answer as it goes out.
     pub fn respond(self) -> HttpResponse {
         let mut response = HttpResponse::build(self.status);
@@ -112,6 +123,16 @@ impl Answer {
         }
         response.json(self.body)
     }
+}
+
+/// What a job of [`IdempotencyKey::run`] answers with.
+pub fn answered(status: StatusCode, body: &impl Serialize) -> Result<(StatusCode, Value), LedgerError> {
+    let body = serde_json::to_value(body).map_err(|error| LedgerError::Internal(error.to_string()))?;
+    Ok((status, body))
+}
+
+fn mismatch() -> ApiError {
+    ApiError::new(ErrorKind::Invalid, "idempotency_mismatch", "this Idempotency-Key was used with another body")
 }
 
 impl IdempotencyKey {
@@ -131,10 +152,7 @@ impl IdempotencyKey {
             let (status, body) = state.ledger.write(Priority::Control, job).await?;
             return Ok(Answer::new(status, body));
         };
-        let Some(held) = state.in_flight.hold(&self.scope, &key) else {
-            let detail = "the first request with this Idempotency-Key is still under way";
-            return Err(ApiError::new(ErrorKind::Conflict, "idempotency_in_flight", detail));
-        };
+        let held = state.in_flight.hold(&self.scope, &key)?;
         let scope = self.scope;
         let fingerprint = state.auth.fingerprint(body);
         let outcome = state.ledger.write(Priority::Control, move |tx| {
@@ -153,15 +171,8 @@ impl IdempotencyKey {
         });
         match outcome.await? {
             Outcome::Done(status, body) => Ok(Answer::new(status, body)),
-            Outcome::Replay(stored) => {
-                let status = StatusCode::from_u16(stored.status).map_err(ApiError::internal)?;
-                let body = serde_json::from_str(&stored.body).map_err(ApiError::internal)?;
-                Ok(Answer { status, body, replayed: true })
-            }
-            Outcome::Mismatch => {
-                let detail = "this Idempotency-Key was used with another body";
-                Err(ApiError::new(ErrorKind::Invalid, "idempotency_mismatch", detail))
-            }
+            Outcome::Replay(stored) => Answer::again(&stored),
+            Outcome::Mismatch => Err(mismatch()),
         }
     }
 }
@@ -185,25 +196,15 @@ impl IdempotencyKey {
             let (status, body) = work.await?;
             return Ok(Answer::new(status, body));
         };
-        let Some(_held) = state.in_flight.hold(&self.scope, &key) else {
-            let detail = "the first request with this Idempotency-Key is still under way";
-            return Err(ApiError::new(ErrorKind::Conflict, "idempotency_in_flight", detail));
-        };
+        let _held = state.in_flight.hold(&self.scope, &key)?;
         let (scope, fingerprint) = (self.scope, state.auth.fingerprint(body));
         let known = {
             let (scope, key) = (scope.clone(), key.clone());
             state.ledger.write(Priority::Control, move |tx| tx.idempotent(&scope, &key, &fingerprint)).await?
         };
         match known {
-            Idempotent::Replay(stored) => {
-                let status = StatusCode::from_u16(stored.status).map_err(ApiError::internal)?;
-                let body = serde_json::from_str(&stored.body).map_err(ApiError::internal)?;
-                Ok(Answer { status, body, replayed: true })
-            }
-            Idempotent::Mismatch => {
-                let detail = "this Idempotency-Key was used with another body";
-                Err(ApiError::new(ErrorKind::Invalid, "idempotency_mismatch", detail))
-            }
+            Idempotent::Replay(stored) => Answer::again(&stored),
+            Idempotent::Mismatch => Err(mismatch()),
             Idempotent::New => {
                 let (status, body) = work.await?;
                 let stored = StoredAnswer { status: status.as_u16(), body: body.to_string() };

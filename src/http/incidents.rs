@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use actix_web::{HttpResponse, http::StatusCode, web};
+use actix_web::{FromRequest, HttpRequest, HttpResponse, dev::Payload, http::StatusCode, web};
+use futures_util::future::LocalBoxFuture;
 use opspilot_kernel::{
     alert::Observation,
     ids::IncidentId,
-    incident::{IncidentStatus, TimelineEntry, TimelineKind},
+    incident::{Incident as Stored, IncidentStatus, TimelineEntry, TimelineKind},
     principal::Actor,
     signal::Severity,
     time::Timestamp,
@@ -16,11 +17,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    alerts::{Alert, Derivation, Doer, Slice, derivation, page, part},
-    body::{Body, Limit, OptionalBody, Page, Query},
+    alerts::{Alert, Derivation, Doer, derivation},
+    body::{Body, OptionalBody, Query},
     error::{ApiError, ApiResult, ProblemBody},
     guard::{Guard, Operator, Viewer},
-    idempotency::IdempotencyKey,
+    idempotency::{IdempotencyKey, answered},
+    lists::{Limit, Page, Slice, part},
     modules::Nothing,
     state::AppState,
 };
@@ -175,8 +177,7 @@ pub async fn list(_caller: Guard<Viewer>, query: Query<Wanted>, state: web::Data
     let Wanted { status, severity, source, q, since, until, limit, cursor } = query.0;
     let filter = IncidentFilter { status, severity, source, q, since, until };
     let listed = state.ledger.read(move |reader| reader.incidents(&filter, &part(limit, cursor))).await?;
-    let items: Vec<Incident> = listed.items.into_iter().map(Incident::from).collect();
-    Ok(HttpResponse::Ok().json(Page { items, next_cursor: listed.next_cursor }))
+    Ok(HttpResponse::Ok().json(Page::of(listed, Incident::from)))
 }
 
 /// One incident.
@@ -202,9 +203,9 @@ pub async fn alerts(
     query: Query<Slice>,
     state: web::Data<AppState>,
 ) -> ApiResult<HttpResponse> {
-    let (Slice { limit, cursor }, id) = (query.0, IncidentId::given(id.into_inner()));
-    let listed = state.ledger.read(move |reader| reader.incident_alerts(&id, &part(limit, cursor))).await?;
-    Ok(HttpResponse::Ok().json(page(listed)))
+    let (part, id) = (query.0.part(), IncidentId::given(id.into_inner()));
+    let listed = state.ledger.read(move |reader| reader.incident_alerts(&id, &part)).await?;
+    Ok(HttpResponse::Ok().json(Page::of(listed, Alert::from)))
 }
 
 /// One line of a timeline.
@@ -237,10 +238,9 @@ pub async fn timeline(
     query: Query<Slice>,
     state: web::Data<AppState>,
 ) -> ApiResult<HttpResponse> {
-    let (Slice { limit, cursor }, id) = (query.0, IncidentId::given(id.into_inner()));
-    let listed = state.ledger.read(move |reader| reader.timeline(&id, &part(limit, cursor))).await?;
-    let items: Vec<Line> = listed.items.into_iter().map(Line::from).collect();
-    Ok(HttpResponse::Ok().json(Page { items, next_cursor: listed.next_cursor }))
+    let (part, id) = (query.0.part(), IncidentId::given(id.into_inner()));
+    let listed = state.ledger.read(move |reader| reader.timeline(&id, &part)).await?;
+    Ok(HttpResponse::Ok().json(Page::of(listed, Line::from)))
 }
 
 /// Why an incident was opened, joined, resolved: every decision that came to it.
@@ -255,29 +255,48 @@ pub async fn explain_why(
     query: Query<Slice>,
     state: web::Data<AppState>,
 ) -> ApiResult<HttpResponse> {
-    let (Slice { limit, cursor }, text) = (query.0, id.into_inner());
+    let (part, text) = (query.0.part(), id.into_inner());
     let id = IncidentId::given(text.clone());
-    let listed = state.ledger.read(move |reader| reader.incident_decisions(&id, &part(limit, cursor))).await?;
+    let listed = state.ledger.read(move |reader| reader.incident_decisions(&id, &part)).await?;
     Ok(HttpResponse::Ok().json(derivation(text, listed)))
 }
 
-/// Does something with an incident in one transaction, once for an `Idempotency-Key`; answers with the
-/// incident as it then stands.
-async fn act(
+/// What an operator does with one incident, once for an `Idempotency-Key`.
+pub struct Deed {
+    actor: Actor,
+    id: IncidentId,
     key: IdempotencyKey,
-    body: &[u8],
-    id: web::Path<String>,
-    state: &web::Data<AppState>,
-    job: impl FnOnce(&mut Tx<'_>, &IncidentId) -> Result<(), LedgerError> + Send + 'static,
-) -> ApiResult<HttpResponse> {
-    let id = IncidentId::given(id.into_inner());
-    let answer = key.run(state, body, move |tx| {
-        job(tx, &id)?;
-        let incident = Incident::from(tx.incident(&id)?);
-        let body = serde_json::to_value(incident).map_err(|error| LedgerError::Internal(error.to_string()))?;
-        Ok((StatusCode::OK, body))
-    });
-    Ok(answer.await?.respond())
+    state: web::Data<AppState>,
+}
+
+impl FromRequest for Deed {
+    type Error = actix_web::Error;
+    type Future = LocalBoxFuture<'static, Result<Deed, actix_web::Error>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        type Parts = (Guard<Operator>, web::Path<String>, IdempotencyKey, web::Data<AppState>);
+        let parts = Parts::from_request(request, payload);
+        Box::pin(async move {
+            let (caller, id, key, state) = parts.await?;
+            Ok(Deed { actor: caller.actor(), id: IncidentId::given(id.into_inner()), key, state })
+        })
+    }
+}
+
+impl Deed {
+    /// Does it in one transaction; answers with the incident as it then stands.
+    async fn run(
+        self,
+        body: &[u8],
+        job: impl FnOnce(&mut Tx<'_>, &IncidentId, &Actor) -> Result<Stored, LedgerError> + Send + 'static,
+    ) -> ApiResult<HttpResponse> {
+        let Deed { actor, id, key, state } = self;
+        let answer = key.run(&state, body, move |tx| {
+            job(tx, &id, &actor)?;
+            answered(StatusCode::OK, &Incident::from(tx.incident(&id)?))
+        });
+        Ok(answer.await?.respond())
+    }
 }
 
 /// What a person wrote, within bounds and without blanks around it.
@@ -305,15 +324,9 @@ pub struct Acknowledge {
     (status = 404, description = "No such incident", body = ProblemBody),
     (status = 409, description = "It is acknowledged or resolved", body = ProblemBody),
 ))]
-pub async fn acknowledge(
-    caller: Guard<Operator>,
-    id: web::Path<String>,
-    key: IdempotencyKey,
-    body: OptionalBody<Acknowledge>,
-    state: web::Data<AppState>,
-) -> ApiResult<HttpResponse> {
-    let (actor, note) = (caller.actor(), written("/note", body.value.note, MAX_TEXT)?);
-    act(key, &body.bytes, id, &state, move |tx, id| tx.incident_acknowledge(id, &actor, &note).map(drop)).await
+pub async fn acknowledge(deed: Deed, body: OptionalBody<Acknowledge>) -> ApiResult<HttpResponse> {
+    let note = written("/note", body.value.note, MAX_TEXT)?;
+    deed.run(&body.bytes, move |tx, id, actor| tx.incident_acknowledge(id, actor, &note)).await
 }
 
 /// What to say when resolving an incident.
@@ -332,15 +345,9 @@ pub struct Resolve {
     (status = 404, description = "No such incident", body = ProblemBody),
     (status = 409, description = "It is already resolved", body = ProblemBody),
 ))]
-pub async fn resolve(
-    caller: Guard<Operator>,
-    id: web::Path<String>,
-    key: IdempotencyKey,
-    body: OptionalBody<Resolve>,
-    state: web::Data<AppState>,
-) -> ApiResult<HttpResponse> {
-    let (actor, resolution) = (caller.actor(), written("/resolution", body.value.resolution, MAX_TEXT)?);
-    act(key, &body.bytes, id, &state, move |tx, id| tx.incident_resolve(id, &actor, &resolution).map(drop)).await
+pub async fn resolve(deed: Deed, body: OptionalBody<Resolve>) -> ApiResult<HttpResponse> {
+    let resolution = written("/resolution", body.value.resolution, MAX_TEXT)?;
+    deed.run(&body.bytes, move |tx, id, actor| tx.incident_resolve(id, actor, &resolution)).await
 }
 
 /// Says that an incident is not over after all.
@@ -349,15 +356,8 @@ pub async fn resolve(
     (status = 404, description = "No such incident", body = ProblemBody),
     (status = 409, description = "It is not resolved, or another one is open for the same alert", body = ProblemBody),
 ))]
-pub async fn reopen(
-    caller: Guard<Operator>,
-    id: web::Path<String>,
-    key: IdempotencyKey,
-    body: OptionalBody<Nothing>,
-    state: web::Data<AppState>,
-) -> ApiResult<HttpResponse> {
-    let actor = caller.actor();
-    act(key, &body.bytes, id, &state, move |tx, id| tx.incident_reopen(id, &actor).map(drop)).await
+pub async fn reopen(deed: Deed, body: OptionalBody<Nothing>) -> ApiResult<HttpResponse> {
+    deed.run(&body.bytes, move |tx, id, actor| tx.incident_reopen(id, actor)).await
 }
 
 /// Until when to put an incident aside.
@@ -377,15 +377,9 @@ pub struct Snooze {
     (status = 409, description = "It is resolved", body = ProblemBody),
     (status = 422, description = "The time is not acceptable", body = ProblemBody),
 ))]
-pub async fn snooze(
-    caller: Guard<Operator>,
-    id: web::Path<String>,
-    key: IdempotencyKey,
-    body: Body<Snooze>,
-    state: web::Data<AppState>,
-) -> ApiResult<HttpResponse> {
-    let (actor, until) = (caller.actor(), body.value.until);
-    act(key, &body.bytes, id, &state, move |tx, id| tx.incident_snooze(id, &actor, until).map(drop)).await
+pub async fn snooze(deed: Deed, body: Body<Snooze>) -> ApiResult<HttpResponse> {
+    let until = body.value.until;
+    deed.run(&body.bytes, move |tx, id, actor| tx.incident_snooze(id, actor, until)).await
 }
 
 /// Whose an incident is to be.
@@ -404,22 +398,15 @@ pub struct Assign {
     (status = 404, description = "No such incident", body = ProblemBody),
     (status = 422, description = "There is no such account", body = ProblemBody),
 ))]
-pub async fn assign(
-    caller: Guard<Operator>,
-    id: web::Path<String>,
-    key: IdempotencyKey,
-    body: Body<Assign>,
-    state: web::Data<AppState>,
-) -> ApiResult<HttpResponse> {
-    let actor: Actor = caller.actor();
+pub async fn assign(deed: Deed, body: Body<Assign>) -> ApiResult<HttpResponse> {
     let assignee = match written("/assignee", body.value.assignee, MAX_NAME)? {
         name if name.is_empty() => None,
-        name => match state.ledger.read(move |reader| reader.user(&name)).await? {
+        name => match deed.state.ledger.read(move |reader| reader.user(&name)).await? {
             Some(user) => Some(user.name),
             None => return Err(ApiError::invalid("/assignee", "unknown_user", "there is no account of this name")),
         },
     };
-    act(key, &body.bytes, id, &state, move |tx, id| tx.incident_assign(id, &actor, assignee.as_deref()).map(drop)).await
+    deed.run(&body.bytes, move |tx, id, actor| tx.incident_assign(id, actor, assignee.as_deref())).await
 }
 
 /// What to write down.
@@ -437,16 +424,10 @@ pub struct Note {
     (status = 404, description = "No such incident", body = ProblemBody),
     (status = 422, description = "The text is empty or too long", body = ProblemBody),
 ))]
-pub async fn note(
-    caller: Guard<Operator>,
-    id: web::Path<String>,
-    key: IdempotencyKey,
-    body: Body<Note>,
-    state: web::Data<AppState>,
-) -> ApiResult<HttpResponse> {
-    let (actor, text) = (caller.actor(), written("/text", Some(body.value.text), MAX_TEXT)?);
+pub async fn note(deed: Deed, body: Body<Note>) -> ApiResult<HttpResponse> {
+    let text = written("/text", Some(body.value.text), MAX_TEXT)?;
     if text.is_empty() {
         return Err(ApiError::invalid("/text", "empty", "write something"));
     }
-    act(key, &body.bytes, id, &state, move |tx, id| tx.incident_note(id, &actor, &text).map(drop)).await
+    deed.run(&body.bytes, move |tx, id, actor| tx.incident_note(id, actor, &text)).await
 }

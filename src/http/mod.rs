@@ -19,6 +19,7 @@ pub mod idempotency;
 pub mod incidents;
 pub mod ingest;
 pub mod limits;
+pub mod lists;
 pub mod live;
 pub mod metrics;
 pub mod modules;

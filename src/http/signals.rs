@@ -8,14 +8,15 @@ use opspilot_kernel::{
     signal::{AlertState, Severity, SignalKind},
     time::Timestamp,
 };
-use opspilot_ledger::{Page, SearchBudget, SignalFilter, StoredSignal};
+use opspilot_ledger::{SearchBudget, SignalFilter, StoredSignal};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    body::{Limit, Query},
+    body::Query,
     error::{ApiResult, ProblemBody},
     guard::{Guard, Viewer},
     idempotency::RESERVED_ID,
+    lists::{Limit, part},
     state::AppState,
 };
 
@@ -126,8 +127,7 @@ pub async fn list(caller: Guard<Viewer>, query: Query<SignalQuery>, state: web::
     drop(caller);
     let Query(SignalQuery { since, until, source, kind, q, limit, cursor }) = query;
     let filter = SignalFilter { since, until, source, kind, q, after_seq: 0 };
-    let page = Page { limit: usize::try_from(limit.0).unwrap_or(50), cursor };
-    let found = state.ledger.read(move |reader| reader.signals(&filter, &page, &SearchBudget::default())).await?;
+    let found = state.ledger.read(move |reader| reader.signals(&filter, &part(limit, cursor), &SearchBudget::default())).await?;
     Ok(HttpResponse::Ok().json(SignalPage {
         items: found.items.into_iter().map(SignalItem::from).collect(),
         next_cursor: found.next_cursor,

@@ -3,15 +3,16 @@
 use actix_web::{HttpResponse, http::StatusCode, web};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use opspilot_kernel::{error::ErrorKind, principal::Role};
-use opspilot_ledger::{LedgerError, NewUser, Priority, UserChange, UserRecord};
+use opspilot_ledger::{NewUser, Priority, UserChange, UserRecord};
 use serde::{Deserialize, Serialize};
 
 use super::{
     auth::passwords,
-    body::{Body, Limit, Page, Query},
+    body::{Body, Query},
     error::{ApiError, ApiResult, ProblemBody},
     guard::{Admin, Guard},
-    idempotency::IdempotencyKey,
+    idempotency::{IdempotencyKey, answered},
+    lists::{Page, Slice},
     state::AppState,
 };
 
@@ -40,19 +41,6 @@ impl From<UserRecord> for User {
     }
 }
 
-/// Which accounts are wanted.
-#[derive(Debug, Deserialize, utoipa::IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub struct Wanted {
-    /// How many at most: 1 to 500.
-    #[serde(default)]
-    #[param(value_type = u32, minimum = 1, maximum = 500, default = 50)]
-    limit: Limit,
-    /// Where the page before ended.
-    cursor: Option<String>,
-}
-
 /// What a cursor says; what it is written as is nobody else's business.
 const CURSOR: &str = "user:";
 
@@ -66,19 +54,15 @@ fn behind(cursor: &str) -> Option<String> {
 }
 
 /// Every account, by name.
-#[utoipa::path(get, path = "/api/users", tag = "accounts", params(Wanted), responses((status = 200, description = "Accounts", body = Page<User>)))]
-pub async fn list(_caller: Guard<Admin>, query: Query<Wanted>, state: web::Data<AppState>) -> ApiResult<HttpResponse> {
-    let Wanted { limit, cursor } = query.0;
+#[utoipa::path(get, path = "/api/users", tag = "accounts", params(Slice), responses((status = 200, description = "Accounts", body = Page<User>)))]
+pub async fn list(_caller: Guard<Admin>, query: Query<Slice>, state: web::Data<AppState>) -> ApiResult<HttpResponse> {
+    let Slice { limit, cursor } = query.0;
     let after = match cursor {
         None => String::new(),
         Some(cursor) => behind(&cursor).ok_or_else(ApiError::bad_cursor)?,
     };
-    let rows = state.ledger.read(move |reader| reader.users_after(&after, i64::from(limit.0) + 1)).await?;
-    let most = usize::try_from(limit.0).unwrap_or(usize::MAX);
-    let more = rows.len() > most;
-    let items: Vec<User> = rows.into_iter().take(most).map(User::from).collect();
-    let next_cursor = items.last().filter(|_| more).map(|last| cursor_behind(&last.username));
-    Ok(HttpResponse::Ok().json(Page { items, next_cursor }))
+    let rows = state.ledger.read(move |reader| reader.users_after(&after, limit.and_one())).await?;
+    Ok(HttpResponse::Ok().json(Page::cut(rows, limit, |user| cursor_behind(&user.name), User::from)))
 }
 
 /// An account to be made.
@@ -117,8 +101,7 @@ pub async fn create(caller: Guard<Admin>, key: IdempotencyKey, body: Body<Create
     let change = async move {
         key.run(&inner, &bytes, move |tx| {
             let user = tx.user_create(&actor, NewUser { name: username, role, groups, password_hash })?;
-            let body = serde_json::to_value(User::from(user)).map_err(|error| LedgerError::Internal(error.to_string()))?;
-            Ok((StatusCode::CREATED, body))
+            answered(StatusCode::CREATED, &User::from(user))
         })
         .await
     };
