@@ -5,6 +5,7 @@
 //! its health and goes on with the rest.
 
 mod meters;
+mod running;
 
 pub mod file_tail;
 pub mod metrics;

@@ -24,19 +24,20 @@ mod tail;
 #[cfg(test)]
 mod tests;
 
-use std::{any::Any, sync::Arc};
+use std::sync::Arc;
 
 use actix::prelude::*;
-use futures_util::future::BoxFuture;
 use opspilot_kernel::{
     lifecycle::{Drain, Heartbeat, Pulse},
     module::ModuleId,
 };
-use opspilot_runtime::{ChildSpec, Entry, Handle, Lease, Module, ModuleContext, ModuleSpec, StartError, Supervisor};
+use opspilot_runtime::{ChildSpec, Entry, Lease, Module, ModuleContext, ModuleSpec, StartError};
 use tokio::sync::watch;
 
 pub use config::{Config, FileConfig, Multiline, StartAt};
 use follow::{Deps, Status};
+
+use crate::running::Running;
 
 /// The module's permanent name.
 pub const ID: &str = "connector.fileTail";
@@ -60,28 +61,7 @@ impl ModuleSpec for Spec {
         // Reading files blocks.
         let spec = ChildSpec::module(ID).on_own_arbiter();
         let handle = ctx.supervisor.start_leased(spec, move |lease| FileTail::new(Arc::clone(&deps), lease.clone()));
-        Ok(Box::new(Running { handle, supervisor: ctx.supervisor.clone() }))
-    }
-}
-
-/// The module as whoever started it holds it.
-struct Running {
-    /// Keeps the way to the actor open.
-    #[allow(dead_code, reason = "held, never asked")]
-    handle: Handle<FileTail>,
-    supervisor: Supervisor,
-}
-
-impl Module for Running {
-    fn stop(&self) -> BoxFuture<'static, ()> {
-        let supervisor = self.supervisor.clone();
-        Box::pin(async move {
-            supervisor.stop(ID).await;
-        })
-    }
-
-    fn as_any(&self) -> &dyn Any {
-        self
+        Ok(Box::new(Running::new(Self::ID, &ctx.supervisor, handle)))
     }
 }
 

@@ -11,10 +11,9 @@
 mod config;
 mod reading;
 
-use std::{any::Any, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use actix::prelude::*;
-use futures_util::future::BoxFuture;
 use opspilot_kernel::{
     clock::SharedClock,
     codec::Labels,
@@ -23,14 +22,14 @@ use opspilot_kernel::{
     signal::SignalRef,
 };
 use opspilot_ledger::{Ledger, LedgerError, SignalBatchBuilder};
-use opspilot_runtime::{ChildSpec, Entry, Handle, Module, ModuleContext, ModuleSpec, StartError, Supervisor};
+use opspilot_runtime::{ChildSpec, Entry, Module, ModuleContext, ModuleSpec, StartError};
 use prometheus::IntCounter;
 use tokio::sync::watch;
 
 pub use config::Config;
 use reading::Reading;
 
-use crate::meters::show;
+use crate::{meters::show, running::Running};
 
 /// The module's permanent name.
 pub const ID: &str = "connector.metrics";
@@ -70,34 +69,13 @@ impl ModuleSpec for Spec {
             draining: watch::Sender::new(false),
             finished: watch::Sender::new(false),
         });
-        Ok(Box::new(Running { handle, supervisor: ctx.supervisor.clone() }))
+        Ok(Box::new(Running::new(Self::ID, &ctx.supervisor, handle)))
     }
 }
 
 fn host_name() -> String {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     if name.is_empty() { "localhost".to_owned() } else { name }
-}
-
-/// The module as whoever started it holds it.
-struct Running {
-    /// Keeps the way to the actor open.
-    #[allow(dead_code, reason = "held, never asked")]
-    handle: Handle<HostMetrics>,
-    supervisor: Supervisor,
-}
-
-impl Module for Running {
-    fn stop(&self) -> BoxFuture<'static, ()> {
-        let supervisor = self.supervisor.clone();
-        Box::pin(async move {
-            supervisor.stop(ID).await;
-        })
-    }
-
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
 }
 
 /// What every instance is given.
