@@ -8,10 +8,32 @@ use opspilot_kernel::{
 };
 use serde::Serialize;
 
+use crate::template::Template;
+
 /// Ids name rules in the API, in file names and in links.
 const ID_BYTES: usize = 128;
 
-pub(crate) fn check_id<'a>(id: &'a str, seen: &mut BTreeSet<&'a str>, at: &str, problems: &mut Vec<Problem>) {
+/// A rule, as far as every list of rules is checked alike.
+pub(crate) trait Rule {
+    fn id(&self) -> &str;
+
+    /// What is wrong with it, its id apart; `at` is where it stands.
+    fn problems(&self, at: &str, problems: &mut Vec<Problem>);
+}
+
+/// What is wrong with `/rules`.
+pub(crate) fn check_all(rules: &[impl Rule]) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut seen = BTreeSet::new();
+    for (index, rule) in rules.iter().enumerate() {
+        let at = format!("/rules/{index}");
+        check_id(rule.id(), &mut seen, &at, &mut problems);
+        rule.problems(&at, &mut problems);
+    }
+    problems
+}
+
+fn check_id<'a>(id: &'a str, seen: &mut BTreeSet<&'a str>, at: &str, problems: &mut Vec<Problem>) {
     let pointer = format!("{at}/id");
     if id.trim().is_empty() {
         problems.push(Problem::at(pointer, "the id is empty"));
@@ -30,6 +52,23 @@ pub(crate) fn check_labels(labels: &BTreeMap<String, String>, at: &str, problems
     for name in ["alertname", "source"] {
         if labels.contains_key(name) {
             problems.push(Problem::at(format!("{pointer}/{name}"), format!("the label '{name}' is set by the detector itself")));
+        }
+    }
+}
+
+/// Checks the texts in which names stand for what was found; `unknown` tells of a name that stands for nothing.
+pub(crate) fn check_texts(
+    title: Option<&str>,
+    description: &str,
+    unknown: impl Fn(&str) -> Option<Problem>,
+    at: &str,
+    problems: &mut Vec<Problem>,
+) {
+    for (key, text) in [("title", title.unwrap_or_default()), ("description", description)] {
+        let pointer = format!("{at}/{key}");
+        match Template::parse(text) {
+            Err(unclosed) => problems.push(Problem::at(pointer, unclosed.to_string())),
+            Ok(template) => problems.extend(template.names().filter_map(&unknown).map(|problem| problem.under(&pointer))),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What a user may say about `detector.regex`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use opspilot_kernel::{
     config::{ModuleConfig, Problem, Span, closest},
@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::pattern::Pattern;
-use crate::{rules, template::Template};
+use crate::rules;
 
 /// Configuration of `detector.regex`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -102,6 +102,12 @@ impl Rule {
             sources: Vec::new(),
         }
     }
+}
+
+impl rules::Rule for Rule {
+    fn id(&self) -> &str {
+        &self.id
+    }
 
     fn problems(&self, at: &str, problems: &mut Vec<Problem>) {
         let pattern = match Pattern::read(&self.pattern) {
@@ -115,16 +121,8 @@ impl Rule {
             let message = format!("the resolve_pattern of rule '{}' is refused: {why}", self.id);
             problems.push(Problem::at(format!("{at}/resolve_pattern"), message));
         }
-        for (key, text) in [("title", self.title.as_deref().unwrap_or_default()), ("description", &self.description)] {
-            let pointer = format!("{at}/{key}");
-            match Template::parse(text) {
-                Err(unclosed) => problems.push(Problem::at(pointer, unclosed.to_string())),
-                Ok(template) => {
-                    let unknown = template.names().filter_map(|name| pattern.as_ref().and_then(|pattern| unknown_capture(name, pattern)));
-                    problems.extend(unknown.map(|problem| problem.under(&pointer)));
-                }
-            }
-        }
+        let unknown = |name: &str| pattern.as_ref().and_then(|pattern| unknown_capture(name, pattern));
+        rules::check_texts(self.title.as_deref(), &self.description, unknown, at, problems);
         rules::check_labels(&self.labels, at, problems);
         rules::check_resolve_after(self.resolve_after, at, problems);
         if self.max_alerts_per_minute == 0 {
@@ -161,13 +159,7 @@ fn unknown_capture(name: &str, pattern: &Pattern) -> Option<Problem> {
 
 impl ModuleConfig for Config {
     fn validate(&self) -> Vec<Problem> {
-        let mut problems = Vec::new();
-        let mut seen = BTreeSet::new();
-        for (index, rule) in self.rules.iter().enumerate() {
-            let at = format!("/rules/{index}");
-            rules::check_id(&rule.id, &mut seen, &at, &mut problems);
-            rule.problems(&at, &mut problems);
-        }
+        let mut problems = rules::check_all(&self.rules);
         rules::check_bound(self.max_fingerprints, "/max_fingerprints", &mut problems);
         problems
     }

@@ -12,7 +12,7 @@ use opspilot_kernel::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{rules, template::Template};
+use crate::rules;
 
 /// Configuration of `detector.threshold`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -205,6 +205,12 @@ impl Rule {
             resolve_after: default_resolve_after(),
         }
     }
+}
+
+impl rules::Rule for Rule {
+    fn id(&self) -> &str {
+        &self.id
+    }
 
     fn problems(&self, at: &str, problems: &mut Vec<Problem>) {
         let mut problem = |key: &str, message: &str| problems.push(Problem::at(format!("{at}/{key}"), message));
@@ -232,13 +238,7 @@ impl Rule {
         if self.min_samples == 0 {
             problem("min_samples", "must be at least 1");
         }
-        for (key, text) in [("title", self.title.as_deref().unwrap_or_default()), ("description", &self.description)] {
-            let pointer = format!("{at}/{key}");
-            match Template::parse(text) {
-                Err(unclosed) => problems.push(Problem::at(pointer, unclosed.to_string())),
-                Ok(template) => problems.extend(template.names().filter_map(unknown_name).map(|problem| problem.under(&pointer))),
-            }
-        }
+        rules::check_texts(self.title.as_deref(), &self.description, unknown_name, at, problems);
         rules::check_resolve_after(self.resolve_after, at, problems);
     }
 }
@@ -284,13 +284,7 @@ impl Config {
 
 impl ModuleConfig for Config {
     fn validate(&self) -> Vec<Problem> {
-        let mut problems = Vec::new();
-        let mut seen = BTreeSet::new();
-        for (index, rule) in self.rules.iter().enumerate() {
-            let at = format!("/rules/{index}");
-            rules::check_id(&rule.id, &mut seen, &at, &mut problems);
-            rule.problems(&at, &mut problems);
-        }
+        let mut problems = rules::check_all(&self.rules);
         rules::check_bound(self.max_series, "/max_series", &mut problems);
         problems
     }
