@@ -159,7 +159,7 @@ impl Topology {
             &config.ledger.dir,
             ledger.clone(),
             Arc::clone(&clock),
-            auth::SessionPolicy::default(),
+            auth::SessionPolicy { idle: config.server.session.idle.0, absolute: config.server.session.absolute.0 },
             auth::passwords::Cost::default(),
         )?;
         let settings = control::http_settings(&config);

@@ -2,11 +2,12 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fmt, fs,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
 
+use opspilot_kernel::config::Span;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json};
 
@@ -14,12 +15,18 @@ use super::{
     Config, ModuleSettings, overlay,
     report::{Finding, Place, Report, escaped},
     schema::{Catalogue, document},
+    secrets::Hidden,
     tree::{Node, parse},
     walk::{Walked, walk},
 };
 
 /// Larger than any configuration.
 const MAX_FILE: u64 = 4 << 20;
+
+/// Shorter sessions would be over between two requests of one person.
+const LEAST_SESSION: Span = Span::seconds(60);
+/// Longer ones would be passwords.
+const MOST_SESSION: Span = Span::seconds(90 * 86_400);
 
 /// What wins over the file and the environment.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -31,7 +38,7 @@ pub struct Flags {
 }
 
 /// Where a configuration comes from. Kept, so that a reload reads the same places again.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Sources {
     /// The file; without one, the defaults.
     pub file: Option<PathBuf>,
@@ -39,6 +46,14 @@ pub struct Sources {
     pub variables: Vec<(String, String)>,
     /// The command line.
     pub flags: Flags,
+}
+
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // a value may be a secret
+        let names: Vec<&str> = self.variables.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("Sources").field("file", &self.file).field("variables", &names).field("flags", &self.flags).finish()
+    }
 }
 
 impl Sources {
@@ -58,10 +73,11 @@ pub fn load(sources: &Sources, catalogue: &Catalogue<'_>) -> Result<Config, Repo
     let (text, mut findings) = match sources.file.as_deref().map(read) {
         None => (String::new(), Vec::new()),
         Some(Ok(text)) => (text, Vec::new()),
-        Some(Err(finding)) => return Err(Report::new(name, String::new(), vec![finding])),
+        Some(Err((text, finding))) => return Err(Report::new(name, &text, vec![finding], &Hidden::by(&document(catalogue)))),
     };
-    let Some(mut tree) = parse(&text, &mut findings) else { return Err(Report::new(name, text, findings)) };
     let schema = document(catalogue);
+    let hidden = Hidden::by(&schema);
+    let Some(mut tree) = parse(&text, &mut findings) else { return Err(Report::new(name, &text, findings, &hidden)) };
     overlay::variables(&mut tree, &schema, &sources.variables, &mut findings);
     flags(&mut tree, &sources.flags);
     let (json, mut walked) = walk(&schema, &tree);
@@ -69,20 +85,24 @@ pub fn load(sources: &Sources, catalogue: &Catalogue<'_>) -> Result<Config, Repo
     let config = assembled(json, catalogue, &walked, &mut findings);
     match config {
         Some(config) if findings.is_empty() => Ok(config),
-        _ => Err(Report::new(name, text, findings)),
+        _ => Err(Report::new(name, &text, findings, &hidden.and(walked.hidden))),
     }
 }
 
-fn read(path: &Path) -> Result<String, Finding> {
-    let cannot = |error: std::io::Error| Finding::new(Place::Whole, format!("cannot read the file: {error}"));
+/// The file's text; or as much of it as can be shown, and what is wrong.
+fn read(path: &Path) -> Result<String, (String, Finding)> {
+    let whole = |message: String| (String::new(), Finding::new(Place::Whole, message));
+    let cannot = |error: std::io::Error| whole(format!("cannot read the file: {error}"));
     let about = fs::metadata(path).map_err(cannot)?;
     if !about.is_file() || about.len() > MAX_FILE {
-        return Err(Finding::new(Place::Whole, "not a regular file of at most 4 MiB"));
+        return Err(whole("not a regular file of at most 4 MiB".to_owned()));
     }
     String::from_utf8(fs::read(path).map_err(cannot)?).map_err(|error| {
-        let good = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
-        let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
-        Finding::new(Place::file(line, 1), "this line is not UTF-8").suggest("save the file as UTF-8")
+        let good = String::from_utf8_lossy(error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default());
+        let line = good.matches('\n').count() + 1;
+        let column = good.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        let finding = Finding::new(Place::file(line, column), "this is not UTF-8").suggest("save the file as UTF-8");
+        (String::from_utf8_lossy(error.as_bytes()).into_owned(), finding)
     })
 }
 
@@ -160,7 +180,9 @@ fn modules(
             let suggestion = problem.suggestion.map(|text| if text.contains(' ') { text } else { format!("write `{text}`") });
             findings.push(Finding { place, pointer: problem.pointer, message: problem.message, suggestion });
         }
-        modules.insert(entry.id, ModuleSettings { enabled, config });
+        let own = format!("/modules/{}/", escaped(entry.id.as_str()));
+        let secrets = walked.secrets.iter().filter_map(|pointer| pointer.strip_prefix(&own)).map(|rest| format!("/{rest}")).collect();
+        modules.insert(entry.id, ModuleSettings { enabled, config, secrets });
     }
     modules
 }
@@ -177,6 +199,14 @@ fn judged(config: &Config, walked: &Walked, findings: &mut Vec<Finding>) {
             format!("{} is reachable from other machines, and passwords would travel in the clear", server.listen),
             "set server.tls, or server.trusted_proxies if a proxy does TLS, or server.insecure: true if you accept that",
         );
+    }
+    let session = server.session;
+    if session.idle < LEAST_SESSION {
+        say("/server/session/idle", format!("{} would log people out while they work", session.idle), "write at least 1m, such as 30m");
+    }
+    if session.absolute < session.idle || session.absolute > MOST_SESSION {
+        let message = format!("{} is no length for a session that may be idle for {}", session.absolute, session.idle);
+        say("/server/session/absolute", message, "write at least as much as server.session.idle, and at most 90d");
     }
     if let Some(tls) = &server.tls {
         for (pointer, path) in [("/server/tls/cert", &tls.cert), ("/server/tls/key", &tls.key)] {

@@ -80,7 +80,7 @@ impl JsonSchema for Network {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "title": "An address or a network", "pattern": r"^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$", "examples": ["10.0.0.0/8"] })
+        json_schema!({ "type": "string", "title": "An address or a network", "format": "network", "examples": ["10.0.0.0/8"] })
     }
 }
 
@@ -97,6 +97,8 @@ mod tests {
         assert!(inside("10.0.0.7", "10.0.0.7") && !inside("10.0.0.7", "10.0.0.8"));
         assert!(inside("fd00::/8", "fd12::1") && !inside("fd00::/8", "fe80::1"));
         assert!(inside("0.0.0.0/0", "203.0.113.9") && !inside("0.0.0.0/0", "::1"));
+        assert!(inside("::ffff:10.0.0.0/104", "10.1.2.3") && inside("::/0", "2001:db8::1"));
+        assert!(inside("2001:db8::/32", "2001:db8:1::1") && !inside("127.0.0.1", "127.0.0.2"));
         for wrong in ["", "10.0.0", "10.0.0.0/33", "x/8", "::/129"] {
             assert_eq!(wrong.parse::<Network>(), Err(NotANetwork), "{wrong}");
         }

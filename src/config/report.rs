@@ -4,6 +4,11 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::secrets::Hidden;
+
+/// Characters of a line that are shown.
+const SHOWN: usize = 120;
+
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
@@ -101,10 +106,12 @@ pub struct Report {
 }
 
 impl Report {
-    pub(super) fn new(file: String, text: String, mut findings: Vec<Finding>) -> Report {
+    /// Nothing of what `hidden` names is in it.
+    pub(super) fn new(file: String, text: &str, findings: Vec<Finding>, hidden: &Hidden) -> Report {
+        let mut findings: Vec<Finding> = findings.into_iter().map(|finding| hidden.finding(finding)).collect();
         findings.sort_by(|a, b| a.place.cmp(&b.place));
         findings.dedup_by(|a, b| a.place == b.place && a.message == b.message);
-        Report { file, findings, text }
+        Report { file, findings, text: hidden.source(text) }
     }
 
     /// The findings for the API.
@@ -159,11 +166,8 @@ impl Report {
         if let Place::File { line, column } = finding.place
             && let Some(source) = self.text.lines().nth(line.saturating_sub(1))
         {
-            let shown: String = source.chars().take(160).map(|c| if c.is_control() { ' ' } else { c }).collect();
-            said.push_str(&format!("\n{line:>6} | {shown}"));
-            if column <= 160 {
-                said.push_str(&format!("\n       | {}^", " ".repeat(column.saturating_sub(1))));
-            }
+            let (shown, caret) = window(source, column);
+            said.push_str(&format!("\n{line:>6} | {shown}\n       | {}^", " ".repeat(caret)));
             if let Some(suggestion) = &finding.suggestion {
                 said.push_str(&format!(" {suggestion}"));
             }
@@ -171,6 +175,31 @@ impl Report {
             said.push_str(&format!("\n       = {suggestion}"));
         }
         said
+    }
+}
+
+/// As much of a line as a terminal shows, with the place `column` in it; and how many cells stand before that place.
+fn window(line: &str, column: usize) -> (String, usize) {
+    let all: Vec<char> = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let place = column.saturating_sub(1).min(all.len());
+    let first = if all.len() <= SHOWN { 0 } else { place.saturating_sub(SHOWN / 2) };
+    let cut = |from: usize, to: usize| all.get(from..to.min(all.len())).unwrap_or_default();
+    let (start, end) = (if first > 0 { "…" } else { "" }, if all.len() > first + SHOWN { "…" } else { "" });
+    let shown: String = start.chars().chain(cut(first, first + SHOWN).iter().copied()).chain(end.chars()).collect();
+    (shown, start.chars().count() + cut(first, place).iter().map(|c| cells(*c)).sum::<usize>())
+}
+
+/// How wide a terminal shows a character.
+fn cells(c: char) -> usize {
+    match c {
+        '\u{300}'..='\u{36f}' | '\u{200b}'..='\u{200f}' | '\u{fe00}'..='\u{fe0f}' => 0,
+        '\u{1100}'..='\u{115f}' | '\u{2e80}'..='\u{a4cf}' | '\u{ac00}'..='\u{d7a3}' | '\u{f900}'..='\u{faff}' => 2,
+        '\u{fe30}'..='\u{fe6f}'
+        | '\u{ff00}'..='\u{ff60}'
+        | '\u{ffe0}'..='\u{ffe6}'
+        | '\u{1f300}'..='\u{1faff}'
+        | '\u{20000}'..='\u{3fffd}' => 2,
+        _ => 1,
     }
 }
 
@@ -192,11 +221,33 @@ mod tests {
     fn a_report_shows_the_line_and_points_at_it() {
         let text = "server:\n  lisen: 1\n".to_owned();
         let finding = Finding::at(Place::file(2, 3), "/server/lisen", "unknown key `lisen`").suggest("did you mean `listen`?");
-        let report = Report::new("ops.yaml".into(), text, vec![finding.clone(), finding]);
+        let report = Report::new("ops.yaml".into(), &text, vec![finding.clone(), finding], &Hidden::default());
         assert_eq!(
             report.to_string(),
             "ops.yaml:2:3: unknown key `lisen` (at server › lisen)\n     2 |   lisen: 1\n       |   ^ did you mean `listen`?"
         );
         assert_eq!(report.views()[0].line, Some(2));
+    }
+
+    #[test]
+    fn the_caret_points_at_the_place_however_long_or_wide_the_line_is() {
+        let points_at = |line: &str, column: usize| {
+            let (shown, caret) = window(line, column);
+            let mut before = 0;
+            let found = shown.chars().find(|c| {
+                let here = before == caret;
+                before += cells(*c);
+                here
+            });
+            assert!(shown.chars().count() <= SHOWN + 2, "{shown}");
+            found
+        };
+        let long: String = (0..400).map(|n| if n == 317 { 'X' } else { '-' }).collect();
+        assert_eq!(points_at(&long, 318), Some('X'));
+        assert!(window(&long, 318).0.starts_with('…') && window(&long, 318).0.ends_with('…'));
+        assert_eq!(points_at("  titel: 日本語 X", 14), Some('X'));
+        assert_eq!(points_at("a: ü X", 6), Some('X'));
+        assert_eq!(window("a: b", 1), ("a: b".to_owned(), 0));
+        assert_eq!(window("", 9), (String::new(), 0));
     }
 }

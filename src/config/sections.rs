@@ -23,7 +23,10 @@ pub struct Server {
     pub insecure: bool,
     /// Further origins (`https://ops.example.org`) whose pages may use the cookie on the live feed.
     pub allowed_origins: Vec<String>,
-    /// Connections open at a time; further ones wait to be accepted.
+    /// How long log-ins last.
+    pub session: Session,
+    /// Connections of every kind that are open at a time, those of the live feed among them (`ui.websocket.max_clients`
+    /// says how many those may be); further ones wait to be accepted.
     #[schemars(range(min = 8, max = 1_000_000))]
     pub max_connections: usize,
 }
@@ -36,8 +39,25 @@ impl Default for Server {
             tls: None,
             insecure: false,
             allowed_origins: Vec::new(),
+            session: Session::default(),
             max_connections: 20_000,
         }
+    }
+}
+
+/// How long log-ins last.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Session {
+    /// Without a request for so long, a session is over.
+    pub idle: Span,
+    /// A session is over so long after its log-in, whatever happens.
+    pub absolute: Span,
+}
+
+impl Default for Session {
+    fn default() -> Session {
+        Session { idle: Span::seconds(30 * 60), absolute: Span::seconds(12 * 3600) }
     }
 }
 

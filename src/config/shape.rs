@@ -20,7 +20,7 @@ pub(super) fn unknown_key(field: &Field, pointer: &str, properties: Option<&Map<
 pub(super) fn missing(name: &str, properties: Option<&Map<String, Json>>, node: &Node, pointer: &str) -> Finding {
     let finding = Finding::at(node.place.clone(), pointer, format!("`{name}` is missing"));
     match properties.and_then(|known| known.get(name)).and_then(|schema| schema.get("description")).and_then(Json::as_str) {
-        Some(about) => finding.suggest(format!("{name}: {}", about.lines().next().unwrap_or_default())),
+        Some(about) => finding.suggest(format!("{name}: {}", sentence(about))),
         None => finding,
     }
 }
@@ -74,10 +74,21 @@ pub(super) fn bounds(schema: &Json) -> (Option<f64>, Option<f64>) {
     (given("minimum").or(least), given("maximum").or(most))
 }
 
+/// The first sentence, however its lines were broken.
+fn sentence(text: &str) -> String {
+    let paragraph: Vec<&str> = text.lines().take_while(|line| !line.trim().is_empty()).map(str::trim).collect();
+    let paragraph = paragraph.join(" ");
+    let end = paragraph.match_indices(". ").map(|(dot, _)| dot + 1).find(|end| {
+        // not after `e.g.` or within what goes on in lower case
+        paragraph.get(end + 1..).and_then(|rest| rest.chars().next()).is_some_and(char::is_uppercase)
+    });
+    end.and_then(|end| paragraph.get(..end)).unwrap_or(&paragraph).to_owned()
+}
+
 /// What the pattern stands for, in words.
 pub(super) fn described(schema: &Json) -> String {
     match schema.get("title").or_else(|| schema.get("description")).and_then(Json::as_str) {
-        Some(title) => title.lines().next().unwrap_or_default().trim_end_matches('.').to_lowercase(),
+        Some(title) => sentence(title).trim_end_matches('.').to_lowercase(),
         None if schema.get("pattern").and_then(Json::as_str).is_some_and(|p| p.contains("KiB")) => "a size".to_owned(),
         None if schema.get("pattern").and_then(Json::as_str).is_some_and(|p| p.contains("ms|")) => "a duration".to_owned(),
         None => format!("of the form {}", schema.get("pattern").and_then(Json::as_str).unwrap_or_default()),

@@ -1,7 +1,7 @@
 //! What a person who made mistakes is told, and what a person who made none gets.
 
 use opspilot_kernel::{
-    config::{ModuleConfig, Problem, Span},
+    config::{ModuleConfig, Problem, Secret, Span},
     module::ModuleId,
 };
 use opspilot_runtime::{Entry, StartError};
@@ -17,6 +17,20 @@ struct Rules {
     /// Where it listens.
     #[schemars(extend("format" = "listen-address"))]
     tcp: Option<String>,
+    /// What it signs with; a file that is
+    /// read by nobody else. More about it.
+    key: Option<Secret>,
+    /// Others' keys.
+    keys: Vec<Other>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Other {
+    /// Whose key it is, by the name
+    /// that they were given. Nothing else.
+    whose: String,
+    token: Secret,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -243,7 +257,8 @@ fn a_file_that_cannot_be_read_says_why() {
     let (dir, sources) = self::sources("", &[]);
     std::fs::write(dir.path().join("opspilot.yaml"), b"server: {}\n# \xff\n").unwrap();
     let report = load(&sources, &[]).expect_err("not UTF-8");
-    assert_eq!(report.findings[0].place, Place::File { line: 2, column: 1 });
+    assert_eq!(report.findings[0].place, Place::File { line: 2, column: 3 });
+    assert!(report.to_string().contains("| # \u{fffd}\n       |   ^ save the file as UTF-8"), "{report}");
 }
 
 #[test]
@@ -260,4 +275,81 @@ fn the_schema_names_every_section_and_module() {
         assert!(schema["properties"][name].is_object(), "{name}");
     }
     assert_eq!(schema["properties"]["modules"]["properties"]["detector.regex"]["properties"]["enabled"]["type"], "boolean");
+}
+
+#[test]
+fn a_network_that_is_none_is_found_at_its_item() {
+    let found = complaints("server:\n  trusted_proxies:\n    - 10.0.0.0/8\n    - 10.0.0.0/33\n", &[]);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].starts_with("4:7 `10.0.0.0/33` is neither an address nor a network"), "{found:?}");
+    let report = loaded("outbound: {allow_private: [x]}", &[]).unwrap_err();
+    assert_eq!(report.findings[0].pointer, "/outbound/allow_private/0");
+}
+
+#[test]
+fn a_hint_is_a_whole_sentence() {
+    let found = complaints("modules: {detector.regex: {keys: [{token: abcdefgh}]}}", &[]);
+    assert_eq!(found, ["1:35 `whose` is missing — whose: Whose key it is, by the name that they were given."]);
+}
+
+#[test]
+fn sessions_are_as_long_as_somebody_wants_within_reason() {
+    let config = loaded("server: {session: {idle: 2h}}", &[("OPSPILOT__SERVER__SESSION__ABSOLUTE", "30d")]).unwrap();
+    assert_eq!(config.server.session, Session { idle: Span::seconds(7200), absolute: Span::seconds(30 * 86_400) });
+    for wrong in ["idle: 1s", "idle: 13h", "absolute: 10m", "absolute: 365d"] {
+        assert_eq!(complaints(&format!("server: {{session: {{{wrong}}}}}"), &[]).len(), 1, "{wrong}");
+    }
+}
+
+/// Everything that can be said of a configuration.
+fn all_that_is_said(text: &str, variables: &[(&str, &str)]) -> String {
+    let (_dir, sources) = sources(text, variables);
+    let one = entry("detector.regex");
+    match load(&sources, &[&one]) {
+        Ok(config) => format!("{sources:?} {config:?} {config:#?}"),
+        Err(report) => {
+            let lines: Vec<String> = report.findings.iter().map(|finding| report.line(finding)).collect();
+            let views = serde_json::to_string(&report.views()).unwrap();
+            format!("{sources:?} {report} {report:?} {report:#?} {lines:?} {views}")
+        }
+    }
+}
+
+#[test]
+fn a_secret_is_read_where_it_is_and_is_in_nothing_that_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("key");
+    std::fs::write(&file, "hunter2-of-the-file\n").unwrap();
+    let named = format!("modules: {{detector.regex: {{key: 'file:{}', keys: [{{whose: x, token: '${{CARGO_PKG_NAME}}'}}]}}}}", file.display());
+    let config = loaded(&named, &[]).unwrap();
+    let module = &config.modules[&ModuleId::new("detector.regex")];
+    let rules: Rules = serde_json::from_value(module.config.clone()).unwrap();
+    assert_eq!(rules.key.as_ref().map(Secret::expose), Some("hunter2-of-the-file"));
+    assert_eq!(rules.keys[0].token.expose(), "opspilot");
+    assert!(format!("{module:?}").contains(r#""key": String("***")"#), "{module:?}");
+
+    let good = "modules: {detector.regex: {key: hunter2-literal, keys: [{whose: x, token: hunter2-too}]}}";
+    let wrong = [
+        // another mistake on the same line, one before it, and one in it
+        "modules: {detector.regex: {kye: hunter2-misspelt, key: hunter2-literal, enabled: hm}}",
+        "modules:\n  detector.regex:\n    rules: [{id: hunter2-literal, pattern: '(hunter2-literal'}]\n    key: hunter2-literal\n",
+        "modules: {detector.regex: {keys: [{whose: x, token: hunter2-literal, more: hunter2-other}]}}",
+        "modules: {detector.regex: {keys: [{whos: hunter2-misspelt, token: [hunter2-literal]}]}}",
+        "modules: {detector.regex: {key: '${hunter2'}}",
+        // no YAML at all
+        "modules:\n  detector.regex:\n    key: \"hunter2-literal\n",
+        "modules:\n  detector.regex:\n    key: |\n      hunter2-one\n      hunter2-two\n     - : hunter2\n    keys: [}\n",
+        "modules: {detector.regex: {key: hunter2-literal}}\nmodules: {detector.regex: {key: hunter2-literal}}",
+        "modules: {detector.regex: {key: hunter2-literal\u{7}}",
+    ];
+    assert!(!all_that_is_said(good, &[]).contains("hunter2"), "{}", all_that_is_said(good, &[]));
+    assert!(!all_that_is_said(&named, &[]).contains("hunter2"));
+    for text in wrong {
+        let said = all_that_is_said(text, &[]);
+        assert!(loaded(text, &[]).is_err() && !said.contains("hunter2"), "{text}\n{said}");
+    }
+    let variables = [("OPSPILOT__MODULES__DETECTOR_REGEX__KEY", "hunter2-variable"), ("OPSPILOT__LOG__LEVEL", "hm")];
+    assert!(!all_that_is_said("", &variables).contains("hunter2"));
+    let variables = [("OPSPILOT__MODULES__DETECTOR_REGEX__KEYS", "[{whose: x, token: hunter2-variable, y: hunter2-z}]")];
+    assert!(!all_that_is_said("", &variables).contains("hunter2"));
 }

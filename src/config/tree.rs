@@ -155,10 +155,15 @@ where
             let key = self.node(event, span, depth + 1)?;
             let (event, span) = self.next()?;
             let node = self.node(event, span, depth + 1)?;
-            let Value::Scalar { text, .. } = key.value else {
+            let Value::Scalar { text, plain } = key.value else {
                 self.findings.push(Finding::new(key.place, "a key must be a word, not a list or a mapping"));
                 continue;
             };
+            if plain && text == "<<" {
+                let finding = Finding::new(key.place, "merge keys (`<<`) are not supported: YAML 1.2 does not have them");
+                self.findings.push(finding.suggest("write the keys out; a whole value may still be an alias, such as `labels: *shop`"));
+                continue;
+            }
             match fields.iter().find(|field| field.key == text) {
                 Some(first) => {
                     let before = first.place.to_string();
@@ -224,6 +229,21 @@ mod tests {
         let (node, findings) = read("a: [1, 2\nb: }\n");
         assert!(node.is_none());
         assert_eq!(findings.len(), 1);
+    }
+
+    #[test]
+    fn merge_keys_are_named_as_what_they_are() {
+        let (node, findings) = read("a: &a {x: 1}\nb:\n  <<: *a\n  y: 2\n'<<': 3\n");
+        assert!(node.is_some());
+        assert_eq!(findings.len(), 1, "{findings:?}");
+        assert_eq!(findings[0].place, Place::file(3, 3));
+        assert!(findings[0].message.contains("merge keys"));
+    }
+
+    #[test]
+    fn columns_count_characters() {
+        let (_, findings) = read("ü: {名前: 1, 名前: 2}\n");
+        assert_eq!(findings[0].place, Place::file(1, 12), "{findings:?}");
     }
 
     #[test]

@@ -10,7 +10,9 @@ use opspilot_kernel::config::closest;
 use serde_json::{Map, Value as Json};
 
 use super::{
+    net::Network,
     report::{Finding, Place, escaped},
+    secrets::{is_secret, leads_to_secret, resolve},
     shape::{
         bounds, described, given, is_null_schema, listed, missing, shape_fits, short, tag_of, type_of, unknown_key, untyped, with_example,
         words_of,
@@ -29,6 +31,10 @@ pub(super) struct Walked {
     pub(super) patched: BTreeSet<String>,
     /// Addresses that something will listen on: pointer, transport, text.
     pub(super) listeners: Vec<(String, String, String)>,
+    /// Where secrets are, by JSON pointer.
+    pub(super) secrets: Vec<String>,
+    /// What must not be shown: secrets, and what may be one.
+    pub(super) hidden: Vec<String>,
 }
 
 impl Walked {
@@ -66,6 +72,8 @@ impl Walked {
         self.places.extend(other.places);
         self.patched.extend(other.patched);
         self.listeners.extend(other.listeners);
+        self.secrets.extend(other.secrets);
+        self.hidden.extend(other.hidden);
     }
 }
 
@@ -155,6 +163,7 @@ impl<'s> Walker<'s> {
         for choice in choices {
             let mut tried = Walked::default();
             let json = self.value(choice, node, pointer, &mut tried);
+            out.hidden.append(&mut tried.hidden);
             let cost = tried.findings.len() + if shape_fits(choice, node) { 0 } else { 1000 };
             if best.as_ref().is_none_or(|(least, ..)| cost < *least) {
                 best = Some((cost, json, tried));
@@ -206,7 +215,13 @@ impl<'s> Walker<'s> {
                 Some(inner) => {
                     object.insert(field.key.clone(), self.value(inner, &field.node, &at, out));
                 }
-                None => out.findings.push(unknown_key(field, &at, properties)),
+                None => {
+                    if properties.into_iter().flatten().any(|(_, inner)| leads_to_secret(self.root, inner, 0)) {
+                        // it may be a secret under a misspelt name
+                        texts(&field.node, &mut out.hidden);
+                    }
+                    out.findings.push(unknown_key(field, &at, properties));
+                }
             }
         }
         for name in schema.get("required").and_then(Json::as_array).into_iter().flatten().filter_map(Json::as_str) {
@@ -248,6 +263,9 @@ impl<'s> Walker<'s> {
         if node.is_null() {
             return self.wrong(schema, node, pointer, "text", out);
         }
+        if is_secret(schema) {
+            return self.secret(schema, (text, node), pointer, out);
+        }
         let length = text.chars().count();
         for (key, least) in [("minLength", true), ("maxLength", false)] {
             let bound = schema.get(key).and_then(Json::as_u64).and_then(|bound| usize::try_from(bound).ok());
@@ -265,7 +283,19 @@ impl<'s> Walker<'s> {
             let what = format!("`{}` is not {}", short(text), described(schema));
             return self.fail(with_example(Finding::at(node.place.clone(), pointer, what), schema), schema, pointer, out);
         }
-        if schema.get("format").and_then(Json::as_str) == Some("listen-address") {
+        let format = schema.get("format").and_then(Json::as_str);
+        if format == Some("network")
+            && let Err(error) = text.parse::<Network>()
+        {
+            let finding = Finding::at(node.place.clone(), pointer, format!("`{}` is {error}", short(text)));
+            return self.fail(
+                finding.suggest("write an address or a network, such as 10.0.0.7, 10.0.0.0/8 or fd00::/8"),
+                schema,
+                pointer,
+                out,
+            );
+        }
+        if format == Some("listen-address") {
             if text.parse::<std::net::SocketAddr>().is_err() {
                 let finding = Finding::at(node.place.clone(), pointer, format!("`{}` is not an address and a port", short(text)));
                 return self.fail(finding.suggest("write an IP address, a colon and a port, such as 127.0.0.1:3000"), schema, pointer, out);
@@ -274,6 +304,18 @@ impl<'s> Walker<'s> {
             out.listeners.push((pointer.to_owned(), transport.to_owned(), text.clone()));
         }
         Json::String(text.clone())
+    }
+
+    /// A secret's place is remembered; its value goes nowhere but into the JSON.
+    fn secret(&self, schema: &'s Json, (text, node): (&str, &Node), pointer: &str, out: &mut Walked) -> Json {
+        out.secrets.push(pointer.to_owned());
+        match resolve(text) {
+            Ok(value) => {
+                out.hidden.push(value.clone());
+                Json::String(value)
+            }
+            Err((what, hint)) => self.fail(Finding::at(node.place.clone(), pointer, what).suggest(hint), schema, pointer, out),
+        }
     }
 
     fn truth(&self, schema: &'s Json, node: &Node, pointer: &str, out: &mut Walked) -> Json {
@@ -380,6 +422,15 @@ impl<'s> Walker<'s> {
             }
             _ => Json::Null,
         }
+    }
+}
+
+/// Every text in a tree.
+fn texts(node: &Node, all: &mut Vec<String>) {
+    match &node.value {
+        Value::Scalar { text, .. } => all.push(text.clone()),
+        Value::List(items) => items.iter().for_each(|item| texts(item, all)),
+        Value::Map(fields) => fields.iter().for_each(|field| texts(&field.node, all)),
     }
 }
 

@@ -17,8 +17,9 @@ use parking_lot::Mutex;
 
 use super::{
     guard::{Principal, Via},
-    settings::{Network, RateLimits},
+    settings::RateLimits,
 };
+use crate::config::Network;
 
 const WINDOW: Duration = Duration::from_secs(60);
 

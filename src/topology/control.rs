@@ -215,7 +215,7 @@ pub(super) fn http_settings(config: &Config) -> Settings {
         of(Role::Admin, &requests.roles.admin),
     ];
     Settings {
-        trusted_proxies: server.trusted_proxies.iter().filter_map(|network| network.to_string().parse().ok()).collect(),
+        trusted_proxies: server.trusted_proxies.clone(),
         allowed_origins: server.allowed_origins.clone(),
         tls: server.tls.is_some(),
         insecure: server.insecure,

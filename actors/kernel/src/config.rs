@@ -1,9 +1,13 @@
 //! What configuration is made of: durations, sizes, secrets, and problems with a place.
 
+mod secret;
+
 use std::{borrow::Cow, fmt, str::FromStr, time::Duration};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+pub use secret::Secret;
 
 /// Something wrong with a configuration, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
