@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use opspilot_kernel::{
     clock::SystemClock,
     ids::ApiKeyId,
@@ -22,6 +22,7 @@ use serde_json::{Value as Json, json};
 use super::{
     Api, Data, Failure, Outcome, Server, Table,
     client::encoded,
+    ids::{KEY, all},
     output::{complain, moment, say, say_json, text},
     waiting,
 };
@@ -35,7 +36,7 @@ use crate::{
 
 /// More bytes than any password.
 const MAX_INPUT: u64 = 8192;
-/// More keys than the command line lists.
+/// More keys than anybody has.
 const MANY: i64 = 10_000;
 
 #[derive(Debug, Subcommand)]
@@ -54,9 +55,7 @@ pub(crate) enum User {
         #[arg(long)]
         password_stdin: bool,
         #[command(flatten)]
-        data: Data,
-        #[command(flatten)]
-        server: Server,
+        of: Of,
     },
     /// Give an account a new password; its sessions end
     Passwd {
@@ -66,34 +65,26 @@ pub(crate) enum User {
         #[arg(long)]
         password_stdin: bool,
         #[command(flatten)]
-        data: Data,
-        #[command(flatten)]
-        server: Server,
+        of: Of,
     },
     /// Shut an account out at once
     Disable {
         /// Its name
         name: String,
         #[command(flatten)]
-        data: Data,
-        #[command(flatten)]
-        server: Server,
+        of: Of,
     },
     /// Let an account in again that was shut out
     Enable {
         /// Its name
         name: String,
         #[command(flatten)]
-        data: Data,
-        #[command(flatten)]
-        server: Server,
+        of: Of,
     },
     /// List the accounts
     List {
         #[command(flatten)]
-        data: Data,
-        #[command(flatten)]
-        server: Server,
+        of: Of,
     },
 }
 
@@ -113,26 +104,29 @@ pub(crate) enum Key {
         #[arg(long, value_parser = clap::value_parser!(u32).range(1..=3650))]
         expires_in_days: Option<u32>,
         #[command(flatten)]
-        data: Data,
-        #[command(flatten)]
-        server: Server,
+        of: Of,
     },
     /// End a key
     Revoke {
-        /// Its id
+        /// Its id, or the start of it
         id: String,
         #[command(flatten)]
-        data: Data,
-        #[command(flatten)]
-        server: Server,
+        of: Of,
     },
     /// List the keys
     List {
         #[command(flatten)]
-        data: Data,
-        #[command(flatten)]
-        server: Server,
+        of: Of,
     },
+}
+
+/// Whose accounts: a directory's or a service's.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Of {
+    #[command(flatten)]
+    data: Data,
+    #[command(flatten)]
+    server: Server,
 }
 
 /// Who is asked.
@@ -168,46 +162,49 @@ impl Directory {
     }
 }
 
-fn target(data: &Data, server: &Server) -> Result<Target, Failure> {
-    let service = || -> Result<Target, Failure> {
-        let api = Api::of(server)?;
-        Ok(Target { place: format!("at {}", api.base()), way: Way::Service(api) })
-    };
-    if data.data.is_none() {
-        match (server.given_token(), server.given_url()) {
-            (Some(_), _) => return service(),
-            // never another place than the one that was named
-            (None, Some(url)) => {
-                return Err(Failure::from(format!(
-                    "OPSPILOT_TOKEN is missing: {url} wants to know who asks\n--data names a directory that no service holds instead"
-                )));
+impl Of {
+    fn target(&self) -> Result<Target, Failure> {
+        let Of { data, server } = self;
+        let service = || -> Result<Target, Failure> {
+            let api = Api::of(server)?;
+            Ok(Target { place: format!("at {}", api.base()), way: Way::Service(api) })
+        };
+        if data.data.is_none() {
+            match (server.given_token(), server.given_url()) {
+                (Some(_), _) => return service(),
+                // never another place than the one that was named
+                (None, Some(url)) => {
+                    return Err(Failure::from(format!(
+                        "OPSPILOT_TOKEN is missing: {url} wants to know who asks\n--data names a directory that no service holds instead"
+                    )));
+                }
+                (None, None) => {}
             }
-            (None, None) => {}
         }
-    }
-    let dir = data.data.clone().unwrap_or_else(|| PathBuf::from("./data"));
-    if !dir.join(opspilot_ledger::DATABASE).is_file() {
-        return Err(Failure::from(format!(
-            "there is no database in {}; name the data directory with --data\nthe first `opspilot serve` makes the database and the first accounts",
-            dir.display()
-        )));
-    }
-    match Directory::open(&dir) {
-        Ok(directory) => Ok(Target { way: Way::Directory(directory), place: format!("in {}", dir.display()) }),
-        Err(OpenError::InUse { .. }) if server.given_token().is_some() => service(),
-        Err(OpenError::InUse { .. }) => Err(Failure::from(format!(
-            "a running service holds {}\nset OPSPILOT_URL and OPSPILOT_TOKEN (an admin's) to go through it",
-            dir.display()
-        ))),
-        Err(error) => Err(Failure::from(error)),
+        let dir = data.data.clone().unwrap_or_else(|| PathBuf::from("./data"));
+        if !dir.join(opspilot_ledger::DATABASE).is_file() {
+            return Err(Failure::from(format!(
+                "there is no database in {}; name the data directory with --data\nthe first `opspilot serve` makes the database and the first accounts",
+                dir.display()
+            )));
+        }
+        match Directory::open(&dir) {
+            Ok(directory) => Ok(Target { way: Way::Directory(directory), place: format!("in {}", dir.display()) }),
+            Err(OpenError::InUse { .. }) if server.given_token().is_some() => service(),
+            Err(OpenError::InUse { .. }) => Err(Failure::from(format!(
+                "a running service holds {}\nset OPSPILOT_URL and OPSPILOT_TOKEN (an admin's) to go through it",
+                dir.display()
+            ))),
+            Err(error) => Err(Failure::from(error)),
+        }
     }
 }
 
 impl User {
     pub(crate) fn run(self) -> Outcome {
         match self {
-            User::Add { name, role, groups, password_stdin, data, server } => {
-                let target = target(&data, &server)?;
+            User::Add { name, role, groups, password_stdin, of } => {
+                let target = of.target()?;
                 let (password, made) = password(password_stdin)?;
                 match target.way {
                     Way::Directory(directory) => {
@@ -220,11 +217,11 @@ impl User {
                         waiting(async { Ok(api.post("/api/users", &body).await?) })?;
                     }
                 }
-                done(&server, &target.place, &name, &format!("{name} may log in as {}", role.as_str()), made.then_some(&password));
+                done(&of.server, &target.place, &name, &format!("{name} may log in as {}", role.as_str()), made.then_some(&password));
                 Ok(())
             }
-            User::Passwd { name, password_stdin, data, server } => {
-                let target = target(&data, &server)?;
+            User::Passwd { name, password_stdin, of } => {
+                let target = of.target()?;
                 let (password, made) = password(password_stdin)?;
                 match target.way {
                     Way::Directory(directory) => {
@@ -235,7 +232,7 @@ impl User {
                     Way::Service(api) => patch(&api, &name, json!({ "password": password }))?,
                 }
                 done(
-                    &server,
+                    &of.server,
                     &target.place,
                     &name,
                     &format!("{name} has a new password; its sessions are over"),
@@ -243,15 +240,15 @@ impl User {
                 );
                 Ok(())
             }
-            User::Disable { name, data, server } => switch(&name, true, &data, &server),
-            User::Enable { name, data, server } => switch(&name, false, &data, &server),
-            User::List { data, server } => {
-                let target = target(&data, &server)?;
+            User::Disable { name, of } => switch(&name, true, &of),
+            User::Enable { name, of } => switch(&name, false, &of),
+            User::List { of } => {
+                let target = of.target()?;
                 let users = match target.way {
                     Way::Directory(directory) => directory.0.read_blocking(|reader| reader.users())?.iter().map(user_json).collect(),
                     Way::Service(api) => waiting(all(&api, "/api/users"))?,
                 };
-                if server.json {
+                if of.server.json {
                     say_json(&Json::Array(users));
                     return Ok(());
                 }
@@ -274,8 +271,8 @@ impl User {
 impl Key {
     pub(crate) fn run(self) -> Outcome {
         match self {
-            Key::Create { name, role, owner, expires_in_days, data, server } => {
-                let target = target(&data, &server)?;
+            Key::Create { name, role, owner, expires_in_days, of } => {
+                let target = of.target()?;
                 let (id, key) = match target.way {
                     Way::Directory(directory) => {
                         let key = apikey::from_secret(&rand::random());
@@ -294,7 +291,7 @@ impl Key {
                         (text(&made, "id").to_owned(), text(&made, "key").to_owned())
                     }
                 };
-                if server.json {
+                if of.server.json {
                     say_json(&json!({ "id": id, "key": key }));
                 } else {
                     say(&key);
@@ -302,29 +299,34 @@ impl Key {
                 }
                 Ok(())
             }
-            Key::Revoke { id, data, server } => {
-                let target = target(&data, &server)?;
-                match target.way {
+            Key::Revoke { id, of } => {
+                let target = of.target()?;
+                let id = match target.way {
                     Way::Directory(directory) => {
+                        let kept = directory.0.read_blocking(|reader| reader.keys(None, None, MANY))?;
+                        let id = KEY.one_of(&id, kept.iter().map(|key| key.id.to_string()))?;
                         let key = ApiKeyId::given(id.clone());
                         directory.write(move |tx, actor| tx.key_revoke(actor, &key, None))?;
+                        id
                     }
-                    Way::Service(api) => {
-                        waiting(async { Ok(api.delete(&format!("/api/api-keys/{}", encoded(&id))).await?) })?;
-                    }
-                }
-                done(&server, &target.place, &id, &format!("{id} is revoked"), None);
+                    Way::Service(api) => waiting(async {
+                        let id = KEY.of_service(&api, &id).await?;
+                        api.delete(&format!("/api/api-keys/{}", encoded(&id))).await?;
+                        Ok(id)
+                    })?,
+                };
+                done(&of.server, &target.place, &id, &format!("{id} is revoked"), None);
                 Ok(())
             }
-            Key::List { data, server } => {
-                let target = target(&data, &server)?;
+            Key::List { of } => {
+                let target = of.target()?;
                 let keys = match target.way {
                     Way::Directory(directory) => {
                         directory.0.read_blocking(|reader| reader.keys(None, None, MANY))?.iter().map(key_json).collect()
                     }
                     Way::Service(api) => waiting(all(&api, "/api/api-keys"))?,
                 };
-                if server.json {
+                if of.server.json {
                     say_json(&Json::Array(keys));
                     return Ok(());
                 }
@@ -349,8 +351,8 @@ impl Key {
 }
 
 /// Shuts an account out, or lets it in again.
-fn switch(name: &str, disabled: bool, data: &Data, server: &Server) -> Outcome {
-    let target = target(data, server)?;
+fn switch(name: &str, disabled: bool, of: &Of) -> Outcome {
+    let target = of.target()?;
     match target.way {
         Way::Directory(directory) => {
             let change = UserChange { disabled: Some(disabled), ..UserChange::default() };
@@ -360,27 +362,12 @@ fn switch(name: &str, disabled: bool, data: &Data, server: &Server) -> Outcome {
         Way::Service(api) => patch(&api, name, json!({ "disabled": disabled }))?,
     }
     let said = if disabled { format!("{name} is shut out") } else { format!("{name} may log in again") };
-    done(server, &target.place, name, &said, None);
+    done(&of.server, &target.place, name, &said, None);
     Ok(())
 }
 
 fn patch(api: &Api, name: &str, body: Json) -> Outcome {
     waiting(async { Ok(api.patch(&format!("/api/users/{}", encoded(name)), &body).await?) }).map(drop)
-}
-
-/// Every page of a list.
-async fn all(api: &Api, path: &str) -> Result<Vec<Json>, Failure> {
-    let mut items = Vec::new();
-    let mut cursor: Option<String> = None;
-    loop {
-        let behind = cursor.map(|cursor| format!("&cursor={}", encoded(&cursor))).unwrap_or_default();
-        let page = api.get(&format!("{path}?limit=500{behind}")).await?;
-        items.extend(page.get("items").and_then(Json::as_array).cloned().unwrap_or_default());
-        cursor = page.get("next_cursor").and_then(Json::as_str).map(str::to_owned);
-        if cursor.is_none() {
-            return Ok(items);
-        }
-    }
 }
 
 fn user_json(user: &UserRecord) -> Json {

@@ -4,14 +4,12 @@ use clap::Subcommand;
 use serde_json::{Value as Json, json};
 
 use super::{
-    Api, Failure, Outcome, Server, Table,
+    Api, Outcome, Server, Table,
     client::encoded,
+    ids::INCIDENT,
     output::{moment, say, say_json, text},
 };
 use crate::plain;
-
-/// Pages that are searched for the rest of a shortened id.
-const MAX_PAGES: usize = 40;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Incidents {
@@ -85,7 +83,7 @@ impl Incidents {
             }
             Incidents::Show { id, server } => {
                 let api = Api::of(&server)?;
-                let id = full_id(&api, &id).await?;
+                let id = INCIDENT.of_service(&api, &id).await?;
                 let incident = api.get(&format!("/api/incidents/{id}")).await?;
                 let timeline = api.get(&format!("/api/incidents/{id}/timeline")).await?;
                 if server.json {
@@ -103,7 +101,7 @@ impl Incidents {
 
 async fn change(server: &Server, id: &str, verb: &str, mut body: Json) -> Outcome {
     let api = Api::of(server)?;
-    let id = full_id(&api, id).await?;
+    let id = INCIDENT.of_service(&api, id).await?;
     if let Some(fields) = body.as_object_mut() {
         fields.retain(|_, value| !value.is_null());
     }
@@ -114,34 +112,6 @@ async fn change(server: &Server, id: &str, verb: &str, mut body: Json) -> Outcom
         say(&format!("{id} is {}: {}", text(&incident, "status"), plain::stripped(text(&incident, "title"))));
     }
     Ok(())
-}
-
-/// The whole id that `start` begins, with or without its prefix.
-async fn full_id(api: &Api, start: &str) -> Result<String, Failure> {
-    let wanted = if start.starts_with("inc_") { start.to_owned() } else { format!("inc_{start}") };
-    if !wanted.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
-        return Err(Failure::from(format!("{start:?} is no incident's id")));
-    }
-    if wanted.len() >= "inc_".len() + 20 {
-        return Ok(wanted);
-    }
-    let mut found: Vec<String> = Vec::new();
-    let mut cursor: Option<String> = None;
-    for _ in 0..MAX_PAGES {
-        let next = cursor.map(|cursor| format!("&cursor={}", encoded(&cursor))).unwrap_or_default();
-        let page = api.get(&format!("/api/incidents?limit=500{next}")).await?;
-        let items = page.get("items").and_then(Json::as_array).into_iter().flatten();
-        found.extend(items.map(|item| text(item, "id")).filter(|id| id.starts_with(&wanted)).map(str::to_owned));
-        cursor = page.get("next_cursor").and_then(Json::as_str).map(str::to_owned);
-        if found.len() > 1 || cursor.is_none() {
-            break;
-        }
-    }
-    match found.as_slice() {
-        [only] => Ok(only.clone()),
-        [] => Err(Failure::from(format!("no incident's id starts with {wanted}"))),
-        [first, second, ..] => Err(Failure::from(format!("{wanted} is not unique: {first}, {second}; write more of it"))),
-    }
 }
 
 fn list(answer: &Json) {
@@ -213,9 +183,44 @@ fn show(incident: &Json, timeline: &Json) {
     }
     table.print();
     say("\ntimeline");
-    let mut table = Table::new(&["  at", "what", "text"]);
-    for entry in timeline.get("items").and_then(Json::as_array).into_iter().flatten() {
-        table.row([format!("  {}", moment(text(entry, "at"))), text(entry, "kind").to_owned(), text(entry, "text").to_owned()]);
+    timeline_table(timeline).print();
+    if timeline.get("next_cursor").is_some_and(Json::is_string) {
+        say("  … it is longer: see GET /api/incidents/{id}/timeline");
     }
-    table.print();
+}
+
+fn timeline_table(timeline: &Json) -> Table {
+    let mut table = Table::new(&["  at", "who", "what", "text"]);
+    for entry in timeline.get("items").and_then(Json::as_array).into_iter().flatten() {
+        let cells = [&format!("  {}", moment(text(entry, "at"))), &who(entry), text(entry, "kind"), text(entry, "text")];
+        table.row(cells.map(str::to_owned));
+    }
+    table
+}
+
+/// Who did it: a person or a module by name, or what else it was.
+fn who(entry: &Json) -> String {
+    let actor = entry.get("actor").unwrap_or(&Json::Null);
+    match (text(actor, "type"), text(actor, "id")) {
+        (kind, "") => kind.to_owned(),
+        (_, id) => id.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeline_says_who_did_it() {
+        let timeline = json!({ "items": [
+            { "at": "2026-03-14T09:25:07.000Z", "actor": { "type": "module", "id": "enricher.incidentStore" }, "kind": "opened", "text": "" },
+            { "at": "2026-03-14T09:26:07.000Z", "actor": { "type": "user", "id": "ada" }, "kind": "acknowledged", "text": "on it" },
+            { "at": "2026-03-14T09:27:07.000Z", "actor": { "type": "system", "id": "" }, "kind": "note", "text": "" },
+        ] });
+        let lines = timeline_table(&timeline).lines(None);
+        assert!(lines[1].contains("enricher.incidentStore  opened"), "{lines:#?}");
+        assert!(lines[2].contains("ada ") && lines[2].ends_with("acknowledged  on it"), "{lines:#?}");
+        assert!(lines[3].contains("system "), "{lines:#?}");
+    }
 }

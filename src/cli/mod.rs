@@ -8,6 +8,7 @@ mod backup;
 mod check;
 mod client;
 pub(crate) mod feed;
+mod ids;
 mod incidents;
 mod output;
 mod serve;
