@@ -406,12 +406,12 @@ impl Ledger {
         self.inner.shared.queue.lengths()
     }
 
-    /// By how much the clock was set back behind the latest audit entry, if by more than five seconds.
-    /// Until it has caught up nothing that depends on time can be trusted.
+    /// By how much the machine's clock is behind the latest audit entry, if by more than five seconds.
+    /// Until it has caught up nothing that depends on the time of day can be trusted.
     pub fn clock_regression(&self) -> Option<Duration> {
         let shared = self.shared();
         let high_water = Timestamp::from_millis(shared.high_water.load(Ordering::Relaxed));
-        Some(high_water.since(shared.options.clock.now())).filter(|behind| *behind > CLOCK_TOLERANCE)
+        Some(high_water.since(shared.options.clock.wall())).filter(|behind| *behind > CLOCK_TOLERANCE)
     }
 
     /// The gauge `opspilot_queue_depth`: everything else that has a queue shows it there too.

@@ -218,6 +218,13 @@ pub(crate) fn heads(conn: &mut SqliteConnection) -> Result<Heads, LedgerError> {
     })
 }
 
+/// The same with the tree over the audit log, which a log that is older than the tree is given now.
+pub(crate) fn heads_with_tree(conn: &mut SqliteConnection) -> Result<Heads, LedgerError> {
+    let mut heads = heads(conn)?;
+    heads.audit.tree = tables::audit::tree::load_or_fill(conn, &heads.audit)?;
+    Ok(heads)
+}
+
 /// Opens everything but the writer thread.
 pub(crate) fn open(options: Options) -> Result<(Arc<Shared>, WriterState), OpenError> {
     let dir = options.dir.clone();
@@ -258,7 +265,8 @@ pub(crate) fn open(options: Options) -> Result<(Arc<Shared>, WriterState), OpenE
         }
     }
     let made = migrate(&mut conn, &path)?;
-    let heads = heads(&mut conn).map_err(|source| classify(&path, source))?;
+    let heads = heads_with_tree(&mut conn).map_err(|source| classify(&path, source))?;
+    options.clock.not_before(heads.audit.last_ts);
     if let Err(error) = files.make_reserve(0) {
         warn!(options.log, "no room for the reserve"; "bytes" => options.limits.reserve_bytes, "error" => %error);
     }
