@@ -8,7 +8,7 @@ use std::{
 };
 
 use opspilot_kernel::{
-    clock::{SharedClock, SystemClock},
+    clock::{SharedClock, SteadyClock, SystemClock},
     principal::Actor,
 };
 use slog::{info, warn};
@@ -97,7 +97,7 @@ async fn supervised(
     attend: impl AsyncFnOnce(&Service) -> Outcome,
 ) -> Outcome {
     let log = telemetry.log.clone();
-    let clock = SystemClock::shared();
+    let clock = SteadyClock::over(SystemClock::shared());
     let stopper = Stopper::new(log.clone());
     let tls = config.server.tls.is_some();
     if config.server.insecure && !config.server.listen.ip().is_loopback() && !tls {

@@ -1,15 +1,19 @@
 //! The wiring, as code: what is started in which order, who is handed what. Nothing else wires.
 //!
 //! ```text
-//! storage   core.ledger ▸ core.ticker ▸ core.events ▸ core.health
-//! pipeline  enricher.* (stages) ▸ core.pipeline ▸ detector.*
-//! edge      ui.websocket ▸ ui.api ▸ connector.*
+//! root      one_for_one   3 in 300 s, then the process ends with status 70
+//! ├ storage   rest_for_one  2 in 60 s   core.ledger ▸ core.health
+//! ├ pipeline  one_for_one   5 in 30 s   core.ticker ▸ enricher.* (stages) ▸ core.pipeline ▸ detector.*
+//! ├ actions   one_for_one   5 in 30 s   action.*
+//! └ edge      one_for_one   5 in 30 s   core.events ▸ ui.websocket ▸ ui.api ▸ connector.*
 //! ```
 //!
-//! What is started first is stopped last: whoever sends is stopped before whoever receives.
+//! A module is restarted and given up by itself; what is named `core` is its group's matter. Across the groups what is
+//! started first is stopped last: whoever sends is stopped before whoever receives.
 
 mod accounts;
 mod control;
+mod groups;
 mod modules;
 mod ui;
 
@@ -37,6 +41,7 @@ pub use accounts::FirstPassword;
 pub(crate) use accounts::random_password;
 use control::Panel;
 pub(crate) use control::Switchboard;
+use groups::Groups;
 use modules::Modules;
 
 /// The stages that alerts pass, in this order.
@@ -124,16 +129,18 @@ impl Topology {
             seed: rand::random(),
         });
         supervisor.guard_loop(HeartbeatPolicy::DEFAULT)?;
+        let groups = Groups::under(&supervisor);
         let own = ledger.clone();
-        supervisor.start(ChildSpec::core("core.ledger"), move || own.audit_actor());
+        groups.storage.start(ChildSpec::core("core.ledger"), move || own.audit_actor());
         let ticker = Ticker::default();
         let (own, at, time, to) = (ledger.clone(), ticker.clone(), Arc::clone(&clock), log.clone());
-        supervisor.start(ChildSpec::core("core.ticker"), move || TickerActor::new(at.clone(), own.clone(), Arc::clone(&time), to.clone()));
+        let ticks = move || TickerActor::new(at.clone(), own.clone(), Arc::clone(&time), to.clone());
+        groups.pipeline.start(ChildSpec::core("core.ticker"), ticks);
         let events = EventRouterHandle::new(ledger.clone(), &registry)?;
         let own = events.clone();
-        supervisor.start(ChildSpec::core("core.events"), move || own.actor());
+        groups.edge.start(ChildSpec::core("core.events"), move || own.actor());
         let (own, of) = (ledger.clone(), health.clone());
-        supervisor.start(ChildSpec::core("core.health"), move || HealthReporter::new(of.clone(), own.clone()));
+        groups.storage.start(ChildSpec::core("core.health"), move || HealthReporter::new(of.clone(), own.clone()));
 
         // pipeline
         let ctx = ModuleContext {
@@ -141,14 +148,14 @@ impl Topology {
             clock: Arc::clone(&clock),
             log: log.clone(),
             registry: registry.clone(),
-            supervisor: supervisor.clone(),
+            supervisor: groups.pipeline.clone(),
             attempts: AttemptBook::default(),
             ticker,
             events,
             health: health.clone(),
         };
         let stages = Stages::in_order(&STAGES);
-        let modules = Arc::new(Modules::new(ctx.clone(), catalogue(), stages.clone(), config.modules.clone()));
+        let modules = Arc::new(Modules::new(ctx.clone(), groups, catalogue(), stages.clone(), config.modules.clone()));
         modules.start_category("enricher").await;
         modules.retry_alerts_with(opspilot_enrichers::pipeline::start(&ctx, stages)?);
         modules.start_category("detector").await;

@@ -54,7 +54,7 @@ pub async fn livez() -> HttpResponse {
     HttpResponse::Ok().json(json!({ "status": "ok" }))
 }
 
-/// Whether the service takes requests: every enabled listener accepts and storage is writable.
+/// Whether the service takes requests: every enabled listener accepts, storage is writable and the clock is right.
 #[utoipa::path(get, path = "/api/readyz", tag = "operations", responses(
     (status = 200, description = "It does", body = Value),
     (status = 503, description = "Not now; `errors` says why", body = super::error::ProblemBody),
@@ -63,6 +63,10 @@ pub async fn readyz(state: web::Data<AppState>) -> ApiResult<HttpResponse> {
     let mut reasons = state.control.not_ready();
     if !state.ledger.storage().is_healthy() {
         reasons.push("storage is not writable".to_owned());
+    }
+    if let Some(behind) = state.clock.regression().max(state.ledger.clock_regression()) {
+        let seconds = behind.as_secs();
+        reasons.push(format!("clock_regression: the clock is {seconds} s behind a time that was already"));
     }
     if state.is_stopping() {
         reasons.push("the service is stopping".to_owned());

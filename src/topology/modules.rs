@@ -13,6 +13,7 @@ use opspilot_runtime::{Applied, Entry, Handle, Module, ModuleContext, ModuleErro
 use slog::{error, info};
 use tokio::sync::Mutex;
 
+use super::groups::Groups;
 use crate::{
     config::ModuleSettings,
     http::{
@@ -30,6 +31,7 @@ const RELEASE_AGAIN: Duration = Duration::from_millis(50);
 /// Every module there is: those that run, and what the others would run with.
 pub(super) struct Modules {
     ctx: ModuleContext,
+    groups: Groups,
     entries: Vec<&'static Entry>,
     stages: Stages,
     /// The live feed, once there is a server it belongs to.
@@ -49,12 +51,14 @@ impl Modules {
     /// Nothing runs yet.
     pub(super) fn new(
         ctx: ModuleContext,
+        groups: Groups,
         entries: Vec<&'static Entry>,
         stages: Stages,
         settings: BTreeMap<ModuleId, ModuleSettings>,
     ) -> Modules {
         Modules {
             ctx,
+            groups,
             entries,
             stages,
             live: OnceLock::new(),
@@ -124,11 +128,12 @@ impl Modules {
 
     fn start(&self, state: &mut State, entry: &'static Entry, config: serde_json::Value) -> Result<(), String> {
         self.ctx.health.enabled(entry.id);
+        let ctx = ModuleContext { supervisor: self.groups.of(entry.id).clone(), ..self.ctx.clone() };
         let started = match self.live.get().filter(|_| entry.id == live::ID) {
             Some(live) => serde_json::from_value(config)
                 .map_err(|error| StartError::Failed(error.to_string()))
-                .and_then(|config| live.start(&self.ctx.for_module(entry.id), config)),
-            None => (entry.start)(&self.ctx, config),
+                .and_then(|config| live.start(&ctx.for_module(entry.id), config)),
+            None => (entry.start)(&ctx, config),
         };
         match started {
             Ok(module) => {

@@ -14,10 +14,11 @@ use tokio::sync::watch;
 
 use crate::{
     accounting::Tally,
+    group::{Answer, Group},
     health::Health,
     policy::{Policy, Verdict},
     spec::{ChildSpec, Escalation},
-    supervisor::{Exit, ExitHook, ExitReason},
+    supervisor::{Exit, ExitHook, ExitReason, SupervisorOptions},
 };
 
 /// Why a child ended.
@@ -31,11 +32,13 @@ pub enum Cause {
     Hang,
     /// It could not be made or started.
     Start,
+    /// It did not fail: a child that it stands on did, or its whole group was restarted.
+    Group,
 }
 
 impl Cause {
     /// Every cause.
-    pub const ALL: [Cause; 4] = [Cause::Panic, Cause::Stop, Cause::Hang, Cause::Start];
+    pub const ALL: [Cause; 5] = [Cause::Panic, Cause::Stop, Cause::Hang, Cause::Start, Cause::Group];
 
     /// The cause as a metric's label.
     pub const fn as_str(self) -> &'static str {
@@ -44,6 +47,7 @@ impl Cause {
             Cause::Stop => "stop",
             Cause::Hang => "hang",
             Cause::Start => "start",
+            Cause::Group => "group",
         }
     }
 }
@@ -85,12 +89,24 @@ pub(crate) enum Order {
     Go,
     /// End the child and its supervision.
     Stop,
-    /// The child hangs: restart it. Numbered, so that an order is carried out once.
-    Restart(u64),
+    /// Restart the child. Numbered, so that an order is carried out once.
+    Restart(u64, Why),
+}
+
+/// Why a restart is ordered from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// It does not answer its heartbeat.
+    Hung,
+    /// This sibling failed.
+    With(&'static str),
 }
 
 pub(crate) struct Cell {
     pub(crate) spec: ChildSpec,
+    /// Its place in the order of all starts.
+    number: u64,
+    group: Arc<Group>,
     pub(crate) clock: SharedClock,
     pub(crate) log: slog::Logger,
     pub(crate) health: Health,
@@ -105,22 +121,35 @@ pub(crate) struct Cell {
 }
 
 impl Cell {
-    pub(crate) fn new(spec: ChildSpec, clock: SharedClock, log: slog::Logger, health: Health, exit: ExitHook, seed: u64) -> Cell {
-        let policy = Policy::new(spec.restart, spec.backoff, spec.intensity, seed);
-        Cell {
+    pub(crate) fn new(spec: ChildSpec, number: u64, group: Arc<Group>, options: &SupervisorOptions) -> Arc<Cell> {
+        let own = (spec.escalation == Escalation::Fail).then_some(spec.intensity);
+        let policy = Policy::new(spec.restart, spec.backoff, own, options.seed.wrapping_add(number));
+        let cell = Arc::new(Cell {
             spec,
-            clock,
-            log,
-            health,
+            number,
+            group: Arc::clone(&group),
+            clock: Arc::clone(&options.clock),
+            log: options.log.clone(),
+            health: options.health.clone(),
             tally: Tally::default(),
-            exit,
+            exit: Arc::clone(&options.exit),
             standing: watch::Sender::new(Standing { phase: Phase::Starting, instance: 1 }),
             order: watch::Sender::new(Order::Go),
             policy: Mutex::new(policy),
             last_words: Mutex::new(None),
             orders_given: AtomicU64::new(0),
             orders_done: AtomicU64::new(0),
-        }
+        });
+        group.join(&cell);
+        cell
+    }
+
+    pub(crate) fn is_in(&self, group: &Arc<Group>) -> bool {
+        Arc::ptr_eq(&self.group, group)
+    }
+
+    pub(crate) fn number(&self) -> u64 {
+        self.number
     }
 
     pub(crate) fn id(&self) -> &'static str {
@@ -155,10 +184,18 @@ impl Cell {
         if moved && phase == Phase::Running {
             self.policy.lock().running(self.clock.elapsed());
         }
+        if moved && (phase == Phase::Running || phase.is_final()) {
+            self.group.leave_line(self.number);
+        }
         if moved {
             self.health.phase(self.id(), phase);
         }
         moved
+    }
+
+    /// Waits until those that it stands on run.
+    pub(crate) async fn turn(&self) {
+        self.group.turn(self.number).await;
     }
 
     /// Puts a new instance in the place of `instance`; `None` if somebody else already did, or it is over.
@@ -184,19 +221,31 @@ impl Cell {
             allowed
         });
         if moved {
+            self.group.leave_line(self.number);
             self.health.phase(self.id(), Phase::Stopped);
         }
         moved
     }
 
-    /// Judges the end of the current instance, counts it, and shows it in health.
+    /// Judges the end of the current instance, counts it, shows it in health, and takes along who stands on it.
     pub(crate) fn ended(&self, cause: Cause, detail: &str) -> Verdict {
-        let verdict = self.policy.lock().ended(cause, self.clock.elapsed());
+        let now = self.clock.elapsed();
+        let verdict = self.policy.lock().ended(cause, now);
+        let verdict = match (verdict, cause, self.spec.escalation) {
+            // in line for its turn
+            (Verdict::Restart(_), Cause::Group, _) => verdict,
+            (Verdict::Restart(_), _, Escalation::Group) => self.failed_in_group(verdict, now),
+            // nobody waits for a module
+            (Verdict::Restart(_), _, Escalation::Fail) | (Verdict::GiveUp | Verdict::Finish, ..) => {
+                self.group.leave_line(self.number);
+                verdict
+            }
+        };
         let id = self.id();
         match verdict {
             Verdict::Restart(wait) => {
                 let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-                slog::warn!(self.log, "actor failed and will be restarted"; "actor" => id, "cause" => cause.as_str(), "detail" => detail, "wait_ms" => wait_ms);
+                slog::warn!(self.log, "actor is restarted"; "actor" => id, "cause" => cause.as_str(), "detail" => detail, "wait_ms" => wait_ms);
                 self.health.restarted(id, cause, detail);
             }
             Verdict::GiveUp => {
@@ -208,9 +257,25 @@ impl Cell {
         verdict
     }
 
+    fn failed_in_group(&self, verdict: Verdict, now: Duration) -> Verdict {
+        let (id, group) = (self.id(), self.group.name());
+        let with_it = match self.group.failed(self.number, now) {
+            Answer::Restart(with_it) => with_it,
+            Answer::Escalated(with_it) => {
+                slog::error!(self.log, "a group failed too often and is restarted as a whole"; "group" => group, "actor" => id);
+                with_it
+            }
+            Answer::GiveUp => return Verdict::GiveUp,
+        };
+        for sibling in with_it.iter().rev() {
+            sibling.order_restart(Why::With(id));
+        }
+        verdict
+    }
+
     /// Carries out the escalation of a child that was given up.
     pub(crate) fn escalate(&self, detail: &str) {
-        if self.spec.escalation == Escalation::Exit {
+        if self.spec.escalation == Escalation::Group {
             (self.exit)(Exit { code: Exit::SOFTWARE, actor: self.id(), reason: ExitReason::GaveUp(detail.to_owned()) });
         }
     }
@@ -220,12 +285,12 @@ impl Cell {
     }
 
     /// Orders a restart; the number tells whether it was carried out.
-    pub(crate) fn order_restart(&self) -> u64 {
+    pub(crate) fn order_restart(&self, why: Why) -> u64 {
         let number = self.orders_given.fetch_add(1, Ordering::SeqCst).saturating_add(1);
         self.order.send_if_modified(|order| {
             let allowed = *order != Order::Stop;
             if allowed {
-                *order = Order::Restart(number);
+                *order = Order::Restart(number, why);
             }
             allowed
         });
@@ -248,6 +313,7 @@ impl Cell {
 
     pub(crate) fn forgive(&self) {
         self.policy.lock().forgive();
+        self.group.forgive(self.number);
     }
 }
 

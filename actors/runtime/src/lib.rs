@@ -1,7 +1,8 @@
 //! What every actor stands on.
 //!
 //! * [`Supervisor`] starts actors by a [`ChildSpec`], restarts them after a panic, a soft stop or a hang, and gives
-//!   up by rule; [`Handle`] is how others reach them, whatever happens to them in between.
+//!   up by rule; a [`GroupSpec`] says who is restarted with a core actor, and when it is the end. [`Handle`] is how
+//!   others reach them, whatever happens to them in between.
 //! * [`Health`] knows how every module is doing, and tells.
 //! * [`EventRouter`] fans committed events out to lanes; [`Follower`] feeds a log of the ledger to a pure
 //!   [`Consumer`] and commits what it makes of it; [`Ticker`] lets time pass in the logs when a timer is due.
@@ -17,6 +18,7 @@ mod config;
 mod consumer;
 mod failpoint;
 mod follower;
+mod group;
 mod handle;
 mod health;
 mod module;
@@ -34,7 +36,8 @@ pub use accounting::{Tally, TallyCounts};
 pub use attempts::{Attempt, AttemptBook};
 pub use cell::{Cause, Lease, Phase};
 pub use consumer::{Committed, Consumer, Entries, RestoreError};
-pub use follower::{Follower, FollowerOptions, FollowerStatus, Reconfigure, Requeue, RequeueError, Status, follow};
+pub use follower::{Follower, FollowerOptions, FollowerStatus, Reconfigure, Requeue, RequeueError, Status, follow, follow_configured};
+pub use group::{GroupSpec, Strategy};
 pub use handle::{AskError, Handle, Inlet, TellError};
 pub use health::{Health, HealthMetrics, Overall, Report};
 pub use module::{Applied, Entry, Module, ModuleContext, ModuleError, ModuleSpec, Start, StartError};

@@ -12,7 +12,7 @@ use actix::{Actor, Arbiter, Context, Handler, Supervised, dev::channel::AddressS
 use opspilot_kernel::lifecycle::Heartbeat;
 
 use crate::{
-    cell::{Cause, Cell, Lease, Phase},
+    cell::{Cause, Cell, Lease, Phase, Why},
     handle::Slot,
     policy::Verdict,
     spec::Placement,
@@ -49,11 +49,7 @@ where
         let placement = cell.spec.placement;
         let work = move || {
             actix::spawn(async move {
-                if !wait.is_zero() {
-                    tokio::time::sleep(wait).await;
-                    cell.enter(instance, Phase::Starting);
-                }
-                let outcome = supervise(Lease { cell, instance }, mailbox, factory).await;
+                let outcome = supervise(Lease { cell, instance }, wait, mailbox, factory).await;
                 if outcome == Outcome::Over {
                     slot.disconnect();
                 }
@@ -131,7 +127,7 @@ where
 
     /// Restarts a hung child; one whose thread is blocked is replaced.
     async fn hung(&self, cell: &Arc<Cell>, instance: u64, abandoned: &mut u32) -> Hung<A> {
-        let order = cell.order_restart();
+        let order = cell.order_restart(Why::Hung);
         tokio::time::sleep(cell.spec.heartbeat.every).await;
         if cell.order_was_seen(order) || !cell.is_current(instance) {
             return Hung::Restarted;

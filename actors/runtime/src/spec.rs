@@ -50,9 +50,9 @@ pub struct Intensity {
 }
 
 impl Intensity {
-    /// 5 in 30 s: for every actor unless it says otherwise.
+    /// 5 in 30 s: for every module's actor and every group unless it says otherwise.
     pub const DEFAULT: Intensity = Intensity { restarts: 5, within: Duration::from_secs(30) };
-    /// 3 in 300 s: what the service manager should allow the whole process.
+    /// 3 in 300 s: for the root, which restarts whole groups.
     pub const PROCESS: Intensity = Intensity { restarts: 3, within: Duration::from_secs(300) };
 }
 
@@ -82,13 +82,13 @@ pub enum Placement {
     OwnArbiter,
 }
 
-/// What happens above the restart intensity.
+/// Whose matter an actor's failures are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Escalation {
-    /// The actor is given up and shown as failed; everybody else goes on.
+    /// Its own: above its intensity it is given up and shown as failed; everybody else goes on.
     Fail,
-    /// The process ends in order, with a code that says so.
-    Exit,
+    /// Its group's, which restarts it, and others with it; when no group can go on, the process ends in order.
+    Group,
 }
 
 /// How one actor is to be supervised.
@@ -101,7 +101,7 @@ pub struct ChildSpec {
     pub restart: Restart,
     /// How long to wait before a restart.
     pub backoff: Backoff,
-    /// How many restarts are too many.
+    /// How many restarts are too many. For a core actor its group counts, not it.
     pub intensity: Intensity,
     /// How long it may take to drain at shutdown; after that it is skipped.
     pub shutdown: Duration,
@@ -111,7 +111,7 @@ pub struct ChildSpec {
     pub mailbox: usize,
     /// Where it runs.
     pub placement: Placement,
-    /// What happens above the intensity.
+    /// Whose matter its failures are.
     pub escalation: Escalation,
 }
 
@@ -131,9 +131,9 @@ impl ChildSpec {
         }
     }
 
-    /// An actor the service cannot do without: above its intensity the process ends in order.
+    /// An actor the service cannot do without: its failures are its group's.
     pub const fn core(id: &'static str) -> ChildSpec {
-        ChildSpec { escalation: Escalation::Exit, ..ChildSpec::module(id) }
+        ChildSpec { escalation: Escalation::Group, ..ChildSpec::module(id) }
     }
 
     /// The same, on a thread of its own.

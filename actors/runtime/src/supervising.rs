@@ -9,6 +9,7 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::{self, Poll},
+    time::Duration,
 };
 
 use actix::{
@@ -18,7 +19,7 @@ use actix::{
 };
 
 use crate::{
-    cell::{Cause, Cell, Lease, Order, Phase},
+    cell::{Cause, Cell, Lease, Order, Phase, Why},
     failpoint, panics,
     policy::Verdict,
 };
@@ -44,8 +45,8 @@ pub(crate) enum Outcome {
     Replaced,
 }
 
-/// Runs the actor until it is told to stop, gives up, or is replaced.
-pub(crate) async fn supervise<A>(lease: Lease, mailbox: AddressReceiver<A>, factory: Factory<A>) -> Outcome
+/// Runs the actor, after `wait` and when it is its turn, until it is told to stop, gives up, or is replaced.
+pub(crate) async fn supervise<A>(lease: Lease, wait: Duration, mailbox: AddressReceiver<A>, factory: Factory<A>) -> Outcome
 where
     A: Actor<Context = Context<A>> + Supervised,
 {
@@ -55,6 +56,13 @@ where
     let mut parts: Vec<_> = (0..CLEAN_RESTARTS).map(|_| mailbox.sender_producer()).collect();
     let mut clean = move || parts.pop().map(ContextParts::new);
     let mut unborn = Some(Context::with_receiver(mailbox));
+    if let Some(over) = wait_out(&cell, lease.instance, wait).await {
+        cell.enter(lease.instance, Phase::Stopped);
+        return over;
+    }
+    if !wait.is_zero() {
+        cell.enter(lease.instance, Phase::Starting);
+    }
     let mut actor: Option<ContextFut<A, Context<A>>> = None;
     let mut started = begin(&lease, &factory, &mut clean, &mut unborn, &mut actor);
     loop {
@@ -195,11 +203,14 @@ async fn ordered(cell: &Cell, instance: u64) -> End {
         let order = *orders.borrow_and_update();
         match order {
             Order::Stop => return End::Ordered,
-            Order::Restart(number) if !cell.order_was_seen(number) => {
+            Order::Restart(number, why) if !cell.order_was_seen(number) => {
                 cell.order_seen(number);
-                return End::Failed(Cause::Hang, "it did not answer its heartbeat".to_owned());
+                return match why {
+                    Why::Hung => End::Failed(Cause::Hang, "it did not answer its heartbeat".to_owned()),
+                    Why::With(sibling) => End::Failed(Cause::Group, format!("restarted because {sibling} failed")),
+                };
             }
-            Order::Go | Order::Restart(_) => {}
+            Order::Go | Order::Restart(..) => {}
         }
         if !cell.is_current(instance) {
             return End::Replaced;
@@ -211,8 +222,8 @@ async fn ordered(cell: &Cell, instance: u64) -> End {
     }
 }
 
-/// Sleeps the backoff; tells if the child shall not be restarted after all.
-async fn wait_out(cell: &Cell, instance: u64, wait: std::time::Duration) -> Option<Outcome> {
+/// Sleeps the backoff and waits for its turn; tells if the child shall not be restarted after all.
+async fn wait_out(cell: &Cell, instance: u64, wait: Duration) -> Option<Outcome> {
     let stopped = async {
         loop {
             match ordered(cell, instance).await {
@@ -223,10 +234,17 @@ async fn wait_out(cell: &Cell, instance: u64, wait: std::time::Duration) -> Opti
             }
         }
     };
+    let due = async {
+        // even no time at all is rounded up to a tick of the timer
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+        cell.turn().await;
+    };
     tokio::select! {
         biased;
         over = stopped => Some(over),
-        () = tokio::time::sleep(wait) => None,
+        () = due => None,
     }
 }
 

@@ -1,4 +1,4 @@
-//! The supervisor: starts children in order, stops them in reverse.
+//! The supervisor: a tree of a root, its groups and their children; starts in order, stops in reverse.
 
 use std::{fmt, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use crate::{
     cell::{Cell, Lease, Phase},
+    group::{Group, GroupSpec},
     handle::{Handle, Slot},
     health::Health,
     monitor::{Launch, Watchdog},
@@ -66,15 +67,19 @@ pub struct SupervisorOptions {
     pub seed: u64,
 }
 
-/// Starts actors and keeps them going. Cheap to clone; every clone is the same supervisor.
+/// Starts actors and keeps them going: the root of the tree, or one of its groups. Cheap to clone; every clone is the
+/// same supervisor.
 #[derive(Clone)]
 pub struct Supervisor {
     inner: Arc<Inner>,
+    /// What is started here belongs to this group.
+    group: Arc<Group>,
 }
 
 struct Inner {
     home: ArbiterHandle,
     options: SupervisorOptions,
+    root: Arc<Group>,
     children: Mutex<Children>,
     watchdog: Mutex<Option<Arc<Watchdog>>>,
 }
@@ -107,7 +112,7 @@ pub enum Stopped {
 
 impl fmt::Debug for Supervisor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Supervisor").field("children", &self.children()).finish()
+        f.debug_struct("Supervisor").field("group", &self.group.name()).field("children", &self.children()).finish()
     }
 }
 
@@ -120,10 +125,23 @@ impl Drop for Inner {
 }
 
 impl Supervisor {
-    /// A supervisor whose children share the arbiter it is made on. Called inside the actix system.
+    /// The root, whose children share the arbiter it is made on. Called inside the actix system.
     pub fn new(options: SupervisorOptions) -> Supervisor {
-        let inner = Inner { home: Arbiter::current(), options, children: Mutex::default(), watchdog: Mutex::default() };
-        Supervisor { inner: Arc::new(inner) }
+        let root = Group::new(GroupSpec::ROOT, None);
+        let group = Arc::clone(&root);
+        let inner = Inner { home: Arbiter::current(), options, root, children: Mutex::default(), watchdog: Mutex::default() };
+        Supervisor { inner: Arc::new(inner), group }
+    }
+
+    /// A group under the root: what it cannot mend the root restarts as a whole.
+    pub fn group(&self, spec: GroupSpec) -> Supervisor {
+        let group = Group::new(spec, Some(Arc::clone(&self.inner.root)));
+        Supervisor { inner: Arc::clone(&self.inner), group }
+    }
+
+    /// Whether a child is in this supervisor's care: the root cares for all.
+    fn cares_for(&self, child: &Child) -> bool {
+        Arc::ptr_eq(&self.group, &self.inner.root) || child.cell.is_in(&self.group)
     }
 
     /// Starts a child made by `factory`, which is called again only when the child must be replaced.
@@ -147,10 +165,8 @@ impl Supervisor {
             children.started = children.started.saturating_add(1);
             children.started
         };
-        options.health.child(spec.id, spec.escalation == Escalation::Exit);
-        let seed = options.seed.wrapping_add(number);
-        let (log, clock) = (options.log.clone(), Arc::clone(&options.clock));
-        let cell = Arc::new(Cell::new(spec, clock, log, options.health.clone(), Arc::clone(&options.exit), seed));
+        options.health.child(spec.id, spec.escalation == Escalation::Group);
+        let cell = Cell::new(spec, number, Arc::clone(&self.group), options);
         let slot = Slot::new(Arc::clone(&cell));
         let factory = Mutex::new(factory);
         let factory: Factory<A> = Arc::new(move |lease| factory.lock()(lease));
@@ -173,16 +189,18 @@ impl Supervisor {
         Handle::new(slot)
     }
 
-    /// The children that are supervised, in order of their start.
+    /// The children that are supervised here, in order of their start.
     pub fn children(&self) -> Vec<(&'static str, Phase)> {
-        self.inner.children.lock().running.iter().map(|child| (child.cell.id(), child.cell.standing().phase)).collect()
+        let children = self.inner.children.lock();
+        let own = children.running.iter().filter(|child| self.cares_for(child));
+        own.map(|child| (child.cell.id(), child.cell.standing().phase)).collect()
     }
 
     /// Lets a child finish what it has, within its time, and ends it.
     pub async fn stop(&self, id: &'static str) -> Stopped {
         let child = {
             let mut children = self.inner.children.lock();
-            let at = children.running.iter().rposition(|child| child.cell.id() == id);
+            let at = children.running.iter().rposition(|child| child.cell.id() == id && self.cares_for(child));
             at.map(|at| children.running.remove(at))
         };
         match child {
@@ -191,11 +209,15 @@ impl Supervisor {
         }
     }
 
-    /// Stops every child, the last started first.
+    /// Stops every child that is supervised here, the last started first.
     pub async fn stop_all(&self) -> Vec<(&'static str, Stopped)> {
         let mut outcomes = Vec::new();
         loop {
-            let last = self.inner.children.lock().running.pop();
+            let last = {
+                let mut children = self.inner.children.lock();
+                let at = children.running.iter().rposition(|child| self.cares_for(child));
+                at.map(|at| children.running.remove(at))
+            };
             let Some(child) = last else { break };
             let id = child.cell.id();
             outcomes.push((id, self.stop_child(child).await));

@@ -1,31 +1,33 @@
 //! Lets time pass in the logs: commits a numbered tick when a consumer's timer is due.
 //!
 //! | Consumes   | what followers publish: when their earliest timer is due                           |
-//! | Emits      | ticks, into the signal log and the alert log; trouble while the clock is behind    |
-//! | Keeps      | the latest time it saw; what was published is kept by the [`Ticker`], outside of it |
-//! | On restart | goes on with what is published; the ledger, too, knows a time that was             |
+//! | Emits      | ticks, into the signal log and the alert log; trouble when the clock jumps          |
+//! | Keeps      | when it looked last, to see a jump; what is published is the [`Ticker`]'s, outside   |
+//! | On restart | goes on with what is published; a jump ahead before it is no longer shown           |
 //!
-//! If the clock is set back, timers wait until it has caught up, and the module says so.
+//! Timers go by the service's clock, which never goes back ([`opspilot_kernel::clock::SteadyClock`]): set back or
+//! standing still, the machine's clock delays nothing. Set ahead it is followed, and what falls due by the new time
+//! fires: which of the two times was wrong nobody here can know, and signals bear the new one. Health says both.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use actix::prelude::*;
 use opspilot_kernel::{
-    clock::SharedClock,
+    clock::{SharedClock, TOLERANCE},
     lifecycle::{Drain, Heartbeat, Pulse},
     time::Timestamp,
 };
 use opspilot_ledger::Ledger;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 /// Ticks are never closer together than this.
 const AT_MOST_EVERY: Duration = Duration::from_millis(250);
 /// The clock may be set: so often it is looked at again while a timer is far away.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
-/// The clock may go back by so much without anybody being told: it is being adjusted.
-const TOLERANCE: Duration = Duration::from_secs(5);
+/// A jump ahead is shown for so long.
+const LEAP_SHOWN: Duration = Duration::from_secs(300);
 /// So long storage is left alone when it did not take a tick.
 const AFTER_AN_ERROR: Duration = Duration::from_secs(2);
 
@@ -38,47 +40,54 @@ pub struct Ticker {
 #[derive(Debug, Default)]
 struct Shared {
     due: Mutex<BTreeMap<String, Timestamp>>,
-    changed: Notify,
+    /// The earliest of them; sent anew with every change.
+    earliest: watch::Sender<Option<Timestamp>>,
 }
 
 impl Ticker {
     /// `module` needs a tick at `due`, or none. Holds for one tick: it publishes again when it has seen that one.
     pub fn publish(&self, module: &str, due: Option<Timestamp>) {
-        {
-            let mut published = self.shared.due.lock();
-            match due {
-                Some(due) if published.get(module) == Some(&due) => return,
-                Some(due) => {
-                    published.insert(module.to_owned(), due);
-                }
-                None => {
-                    if published.remove(module).is_none() {
-                        return;
-                    }
-                }
-            }
+        self.change(|published| match due {
+            Some(due) => published.insert(module.to_owned(), due) != Some(due),
+            None => published.remove(module).is_some(),
+        });
+    }
+
+    /// Changes what is published; whoever watches is told if `change` says that it did.
+    fn change(&self, change: impl FnOnce(&mut BTreeMap<String, Timestamp>) -> bool) {
+        let mut published = self.shared.due.lock();
+        if change(&mut published) {
+            self.shared.earliest.send_replace(published.values().min().copied());
         }
-        self.shared.changed.notify_one();
     }
 
     /// The earliest time published.
     pub fn earliest(&self) -> Option<Timestamp> {
-        self.shared.due.lock().values().min().copied()
+        *self.shared.earliest.borrow()
+    }
+
+    /// Tells when something else is published, and the earliest time.
+    pub fn watch(&self) -> watch::Receiver<Option<Timestamp>> {
+        self.shared.earliest.subscribe()
     }
 
     /// Takes what is due by `now`; what cannot be served is to be given back.
     fn take_due(&self, now: Timestamp) -> BTreeMap<String, Timestamp> {
-        let mut published = self.shared.due.lock();
-        let later = published.extract_if(.., |_, due| *due <= now).collect();
-        drop(published);
-        later
+        let mut taken = BTreeMap::new();
+        self.change(|published| {
+            taken.extend(published.extract_if(.., |_, due| *due <= now));
+            !taken.is_empty()
+        });
+        taken
     }
 
     fn give_back(&self, due: BTreeMap<String, Timestamp>) {
-        let mut published = self.shared.due.lock();
-        for (module, due) in due {
-            published.entry(module).or_insert(due);
-        }
+        self.change(|published| {
+            for (module, due) in due {
+                published.entry(module).or_insert(due);
+            }
+            true
+        });
     }
 }
 
@@ -88,35 +97,46 @@ pub struct TickerActor {
     ledger: Ledger,
     clock: SharedClock,
     log: slog::Logger,
-    /// The latest time the clock showed.
-    latest: Timestamp,
+    /// What the clock showed when it was looked at last: the time, and monotonic time.
+    looked: (Timestamp, Duration),
+    /// How far it jumped ahead last, and when, by monotonic time.
+    leap: Option<(Duration, Duration)>,
 }
 
 impl TickerActor {
     /// Commits to `ledger` what is published at `ticker`.
     pub fn new(ticker: Ticker, ledger: Ledger, clock: SharedClock, log: slog::Logger) -> TickerActor {
-        let latest = clock.now();
-        TickerActor { ticker, ledger, clock, log, latest }
+        let looked = (clock.now(), clock.elapsed());
+        TickerActor { ticker, ledger, clock, log, looked, leap: None }
     }
 
-    /// By how much the clock is behind a time that was, if by more than the tolerance.
-    fn regression(&mut self) -> Option<Duration> {
-        let now = self.clock.now();
-        self.latest = self.latest.max(now);
-        let seen = Some(self.latest.since(now)).filter(|behind| *behind > TOLERANCE);
-        seen.max(self.ledger.clock_regression())
+    /// What a person should know of the clock.
+    fn trouble(&mut self) -> Option<String> {
+        let (now, elapsed) = (self.clock.now(), self.clock.elapsed());
+        let (before, since) = std::mem::replace(&mut self.looked, (now, elapsed));
+        let passed = elapsed.saturating_sub(since);
+        if let leap = now.since(before).saturating_sub(passed)
+            && leap > TOLERANCE
+        {
+            slog::warn!(self.log, "the clock jumped ahead"; "by" => in_words(leap));
+            self.leap = Some((leap, elapsed));
+        }
+        if let Some(behind) = self.clock.regression().max(self.ledger.clock_regression()) {
+            let by = in_words(behind);
+            return Some(format!("the clock went back by {by}; until it has caught up, timers go on by monotonic time"));
+        }
+        let (leap, _) = self.leap.filter(|(_, at)| elapsed.saturating_sub(*at) < LEAP_SHOWN)?;
+        Some(format!("the clock jumped ahead by {}; timers that were due in between have fired", in_words(leap)))
     }
 }
 
 async fn tick_along(ticker: Ticker, ledger: Ledger, clock: SharedClock, log: slog::Logger) {
+    let mut earliest = ticker.watch();
     loop {
-        let changed = ticker.shared.changed.notified();
+        let due = *earliest.borrow_and_update();
         let now = clock.now();
-        let wait = match ticker.earliest() {
-            None => {
-                changed.await;
-                continue;
-            }
+        let wait = match due {
+            None => LOOK_AGAIN,
             Some(due) if due > now => due.since(now).min(LOOK_AGAIN),
             Some(_) => {
                 let due = ticker.take_due(now);
@@ -130,7 +150,7 @@ async fn tick_along(ticker: Ticker, ledger: Ledger, clock: SharedClock, log: slo
             }
         };
         tokio::select! {
-            () = changed => {}
+            _ = earliest.changed() => {}
             () = tokio::time::sleep(wait) => {}
         }
     }
@@ -154,17 +174,17 @@ impl Actor for TickerActor {
 }
 
 impl Supervised for TickerActor {
-    fn restarting(&mut self, _: &mut Context<Self>) {}
+    fn restarting(&mut self, _: &mut Context<Self>) {
+        self.looked = (self.clock.now(), self.clock.elapsed());
+        self.leap = None;
+    }
 }
 
 impl Handler<Heartbeat> for TickerActor {
     type Result = MessageResult<Heartbeat>;
 
     fn handle(&mut self, _: Heartbeat, _: &mut Context<Self>) -> MessageResult<Heartbeat> {
-        let trouble = self.regression().map(|behind| {
-            format!("the clock went back by {}; timers that are due by time of day wait until it has caught up", in_words(behind))
-        });
-        MessageResult(Pulse { queue: 0, trouble })
+        MessageResult(Pulse { queue: 0, trouble: self.trouble() })
     }
 }
 

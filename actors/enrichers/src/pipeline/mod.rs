@@ -15,10 +15,7 @@ mod run;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use actix::prelude::*;
 use opspilot_kernel::{
@@ -39,18 +36,25 @@ pub const ID: ModuleId = ModuleId::new("core.pipeline");
 /// Letters that may wait to be tried again; further ones are refused.
 const REQUEUES: usize = 64;
 
-/// Starts the pipeline over `stages`. The service cannot do without it: given up, it ends the process in order.
+/// Starts the pipeline over `stages`. The service cannot do without it: its failures are its group's.
 pub fn start(ctx: &ModuleContext, stages: Stages) -> Result<Handle<Pipeline>, prometheus::Error> {
+    Ok(start_watched(ctx, stages)?.0)
+}
+
+/// The same; also tells how far it has read and committed.
+fn start_watched(ctx: &ModuleContext, stages: Stages) -> Result<(Handle<Pipeline>, watch::Receiver<Seq>), prometheus::Error> {
+    let (cursor, position) = watch::channel(0);
     let deps = Deps {
         ledger: ctx.ledger.clone(),
         ticker: ctx.ticker.clone(),
         log: ctx.log.new(slog::o!("module" => ID.as_str())),
         metrics: Metrics::register(&ctx.registry)?,
         strikes: Arc::default(),
+        cursor,
         stages,
     };
     let spec = ChildSpec::core(ID.as_str()).on_own_arbiter();
-    Ok(ctx.supervisor.start(spec, move || Pipeline::new(deps.clone())))
+    Ok((ctx.supervisor.start(spec, move || Pipeline::new(deps.clone())), position))
 }
 
 /// What outlives a restart.
@@ -61,6 +65,8 @@ struct Deps {
     log: slog::Logger,
     metrics: Metrics,
     strikes: Arc<Mutex<Strikes>>,
+    /// Everything up to here is committed.
+    cursor: watch::Sender<Seq>,
     stages: Stages,
 }
 
@@ -76,7 +82,6 @@ struct Strikes {
 
 /// What the loop shows to the actor.
 struct Shown {
-    cursor: AtomicU64,
     trouble: Mutex<Option<String>>,
     finished: watch::Sender<bool>,
 }
@@ -95,7 +100,7 @@ struct Letter {
 
 impl Default for State {
     fn default() -> State {
-        let shown = Shown { cursor: AtomicU64::new(0), trouble: Mutex::default(), finished: watch::Sender::new(false) };
+        let shown = Shown { trouble: Mutex::default(), finished: watch::Sender::new(false) };
         State { shown: Arc::new(shown), stopping: watch::Sender::new(false), requeue: None }
     }
 }
@@ -134,7 +139,7 @@ impl Handler<Heartbeat> for Pipeline {
     type Result = MessageResult<Heartbeat>;
 
     fn handle(&mut self, _: Heartbeat, _: &mut Context<Self>) -> MessageResult<Heartbeat> {
-        let behind = self.deps.ledger.alerts().head().saturating_sub(self.state.shown.cursor.load(Ordering::Relaxed));
+        let behind = self.deps.ledger.alerts().head().saturating_sub(*self.deps.cursor.borrow());
         let trouble = self.state.shown.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
         MessageResult(Pulse { queue: usize::try_from(behind).unwrap_or(usize::MAX), trouble })
     }

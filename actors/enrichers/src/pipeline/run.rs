@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, PoisonError, atomic::Ordering},
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
@@ -105,7 +105,7 @@ impl Run {
 
     fn stand_at(&mut self, cursor: Seq) {
         self.cursor = cursor;
-        self.shown.cursor.store(cursor, Ordering::Relaxed);
+        self.deps.cursor.send_replace(cursor);
         let behind = self.deps.ledger.alerts().head().saturating_sub(cursor);
         self.deps.metrics.behind.set(i64::try_from(behind).unwrap_or(i64::MAX));
     }

@@ -21,7 +21,7 @@ use proptest::{
     test_runner::{Config, TestRunner},
 };
 
-use super::{ID, Pipeline};
+use super::Pipeline;
 use crate::{
     DEDUP, INCIDENT_STORE, MODULES,
     stage::Item,
@@ -37,6 +37,7 @@ struct World {
     stages: Stages,
     modules: Vec<Box<dyn Module>>,
     pipeline: opspilot_runtime::Handle<Pipeline>,
+    position: tokio::sync::watch::Receiver<opspilot_kernel::ids::Seq>,
 }
 
 impl World {
@@ -81,8 +82,8 @@ impl World {
         for module in &modules {
             assert!(stages.plug(&**module));
         }
-        let pipeline = super::start(&ctx, stages.clone()).unwrap();
-        World { dir, ledger, clock, ctx, stages, modules, pipeline }
+        let (pipeline, position) = super::start_watched(&ctx, stages.clone()).unwrap();
+        World { dir, ledger, clock, ctx, stages, modules, pipeline, position }
     }
 
     /// The same data in a new process, as it were.
@@ -103,12 +104,10 @@ impl World {
     /// Waits until the pipeline has read everything.
     async fn settled(&self) {
         let head = self.ledger.alerts().head();
-        let done = async {
-            while self.ledger.read(|reader| reader.cursor(ID.as_str())).await.unwrap() < head {
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(30), done).await.expect("the pipeline gets through");
+        let mut position = self.position.clone();
+        let done = position.wait_for(|position| *position >= head);
+        let done = tokio::time::timeout(Duration::from_secs(30), done).await.expect("the pipeline gets through");
+        assert!(done.is_ok(), "it is there");
     }
 
     async fn incidents(&self) -> Vec<IncidentDetail> {
@@ -209,12 +208,10 @@ fn a_snooze_ends_with_a_tick_that_the_pipeline_asks_for() {
         let id = world.incidents().await[0].incident.id.clone();
         let until = at(60);
         world.person(move |tx, ada| tx.incident_snooze(&id, ada, until)).await.unwrap();
-        let asked = async {
-            while world.ctx.ticker.earliest() != Some(until) {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(10), asked).await.expect("a tick is asked for");
+        let mut earliest = world.ctx.ticker.watch();
+        let asked = earliest.wait_for(|earliest| *earliest == Some(until));
+        let asked = tokio::time::timeout(Duration::from_secs(10), asked).await.expect("a tick is asked for");
+        assert!(asked.is_ok(), "the ticker is there");
         world.clock.set(at(61));
         world.ledger.tick(at(61)).await.unwrap();
         world.settled().await;

@@ -16,7 +16,7 @@ use opspilot_runtime::{
 use parking_lot::Mutex;
 
 use crate::{
-    followers::ledger_in,
+    kit::ledger_in,
     world::{Ail, Knobs, SICK, World, on_real_time, until},
 };
 

@@ -7,9 +7,14 @@ mod events;
 #[cfg(feature = "failpoints")]
 mod failpoints;
 mod followers;
+mod followers_blocked;
+mod groups;
+mod groups_model;
 mod handles;
+mod kit;
 mod model;
 mod modules;
 mod poison;
 mod supervision;
+mod timers;
 mod world;

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::{
-    followers::Stage,
+    kit::Stage,
     world::{Do, Knobs, Sick, on_real_time},
 };
 

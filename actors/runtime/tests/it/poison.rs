@@ -7,7 +7,7 @@ use opspilot_ledger::{Page, Priority};
 use opspilot_runtime::{Entries, FollowerOptions, Phase, Requeue, RequeueError, Status};
 
 use crate::{
-    followers::{Stage, caught_up, expected},
+    kit::{Stage, caught_up, expected},
     world::on_real_time,
 };
 
@@ -48,11 +48,11 @@ fn s3_a_poison_signal_far_behind_what_was_last_stored_is_still_found() {
         stage.faults.poison.store(true, Ordering::SeqCst);
         let faults = std::sync::Arc::clone(&stage.faults);
         // the restart intensity is the usual one: attempts that are not added up use it up
-        let mut spec = opspilot_runtime::ChildSpec::module(crate::followers::ID);
+        let mut spec = opspilot_runtime::ChildSpec::module(crate::kit::ID);
         spec.backoff.first = Duration::from_millis(1);
         let never = Duration::from_secs(86_400);
         let options = FollowerOptions { chunk_bytes: 1, save_every: never, save_signals: u64::MAX, ..FollowerOptions::default() };
-        let follower = opspilot_runtime::follow(&stage.ctx, spec, options, move || crate::followers::Adder::new(&faults));
+        let follower = opspilot_runtime::follow(&stage.ctx, spec, options, move || crate::kit::Adder::new(&faults));
         // what comes later was not there when the process started
         let mut last = stage.append(&["alert before"]).await;
         caught_up(&follower, last).await;
@@ -73,10 +73,9 @@ fn s3_many_poison_signals_do_not_use_up_the_restart_intensity() {
         let stage = Stage::new();
         stage.faults.poison.store(true, Ordering::SeqCst);
         let faults = std::sync::Arc::clone(&stage.faults);
-        let mut spec = opspilot_runtime::ChildSpec::module(crate::followers::ID);
+        let mut spec = opspilot_runtime::ChildSpec::module(crate::kit::ID);
         spec.backoff.first = Duration::from_millis(1);
-        let follower =
-            opspilot_runtime::follow(&stage.ctx, spec, FollowerOptions::default(), move || crate::followers::Adder::new(&faults));
+        let follower = opspilot_runtime::follow(&stage.ctx, spec, FollowerOptions::default(), move || crate::kit::Adder::new(&faults));
         let mut poisoned = Vec::new();
         for _ in 0..4 {
             let last = stage.append(&["alert a", "poison", "alert b", "poison", "alert c"]).await;
@@ -95,17 +94,17 @@ fn s3_a_consumer_that_fails_at_everything_is_given_up_and_not_everything_set_asi
         let stage = Stage::new();
         stage.faults.poison.store(true, Ordering::SeqCst);
         let faults = std::sync::Arc::clone(&stage.faults);
-        let mut spec = opspilot_runtime::ChildSpec::module(crate::followers::ID);
+        let mut spec = opspilot_runtime::ChildSpec::module(crate::kit::ID);
         spec.backoff.first = Duration::from_millis(1);
         let options = FollowerOptions { most_dead_letters: 4, ..FollowerOptions::default() };
-        let follower = opspilot_runtime::follow(&stage.ctx, spec, options, move || crate::followers::Adder::new(&faults));
+        let follower = opspilot_runtime::follow(&stage.ctx, spec, options, move || crate::kit::Adder::new(&faults));
         stage.append(&["poison"; 200]).await;
         crate::world::until("given up", || follower.phase() == Phase::Failed).await;
         let shown = stage.world.health.report().remove(0);
         assert!(shown.detail.contains("it fails at too much"), "{shown:?}");
         let set_aside = letters(&stage).await.len();
         assert!(set_aside < 40, "{set_aside}");
-        assert_eq!(stage.world.health.status(opspilot_kernel::module::ModuleId::new(crate::followers::ID)), Some(ModuleStatus::Failed));
+        assert_eq!(stage.world.health.status(opspilot_kernel::module::ModuleId::new(crate::kit::ID)), Some(ModuleStatus::Failed));
     });
 }
 
@@ -151,7 +150,7 @@ fn s3_attempts_that_ended_the_process_are_remembered_in_the_ledger() {
         let last = stage.append(&["alert a", "alert b", "alert c", "alert d"]).await;
         for (first, last) in [(1, 4), (1, 2), (2, 2)] {
             for _ in 0..3 {
-                let module = crate::followers::ID;
+                let module = crate::kit::ID;
                 stage.ledger.write(Priority::Bulk, move |tx| tx.count_attempt(module, first, last)).await.unwrap();
             }
         }
@@ -161,7 +160,7 @@ fn s3_attempts_that_ended_the_process_are_remembered_in_the_ledger() {
         assert_eq!(letters.iter().map(|letter| letter.first_seq).collect::<Vec<_>>(), [2], "{letters:?}");
         assert_eq!(stage.alerts(), expected(&stage.ledger, &[2]));
         assert_eq!(stage.world.restarts("panic"), 0);
-        let left = stage.ledger.read_blocking(|reader| reader.open_attempts(crate::followers::ID)).unwrap();
+        let left = stage.ledger.read_blocking(|reader| reader.open_attempts(crate::kit::ID)).unwrap();
         assert_eq!(left, [], "and forgotten when it is past");
     });
 }

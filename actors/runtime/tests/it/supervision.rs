@@ -351,15 +351,6 @@ fn a_module_can_be_stopped_and_started_again_under_the_same_id() {
 }
 
 #[test]
-fn the_product_of_restart_intensities_is_at_most_twenty() {
-    let (module, core) = (ChildSpec::module(SICK).intensity, ChildSpec::core(SICK).intensity);
-    for actor in [module, core] {
-        assert!(actor.restarts * Intensity::PROCESS.restarts <= 20);
-        assert!(opspilot_runtime::AttemptBook::LIMIT < actor.restarts, "poison is found before its follower is given up");
-    }
-}
-
-#[test]
 fn a_module_that_is_off_or_cannot_start_is_shown_so_from_the_beginning() {
     on_virtual_time(|| async {
         let world = World::virtual_time();
