@@ -1,6 +1,8 @@
 //! What every detector is, before it becomes an actor.
 
-use opspilot_kernel::{alert::AlertRecord, config::ModuleConfig, signal::LogEntry, time::Timestamp};
+use std::time::Duration;
+
+use opspilot_kernel::{alert::AlertRecord, config::ModuleConfig, ids::Seq, signal::LogEntry, time::Timestamp};
 
 use crate::{counts::Counts, state::Change};
 
@@ -33,6 +35,18 @@ pub trait Detect: Sized + Send + Unpin + 'static {
     fn restore(&mut self, key: &str, body: &[u8]) -> Result<(), String> {
         Err(format!("{} bytes under '{key}', but this detector stores nothing", body.len()))
     }
+
+    /// Has every piece of state given by the next [`Detect::changed`].
+    fn touch(&mut self) {}
+
+    /// What of `new` means something else than in `old` and may count signals from before the change, and how far it
+    /// looks back.
+    fn changed_part(_old: &Self::Config, _new: &Self::Config) -> Option<(Self::Config, Duration)> {
+        None
+    }
+
+    /// Takes over what `other`, a detector for the changed part, knows after the signals before `seq`.
+    fn adopt(&mut self, _other: Self, _seq: Seq) {}
 
     /// What there is to count.
     fn counts(&self) -> Counts {

@@ -385,6 +385,11 @@ impl Episodes {
         [self.report.first(), quiet].into_iter().flatten().map(|(due, _)| due).min()
     }
 
+    /// Has every episode given by the next `changed`.
+    pub(crate) fn touch(&mut self) {
+        self.dirty.extend(self.open.keys());
+    }
+
     /// What changed since the last call.
     pub(crate) fn changed(&mut self, changes: &mut Vec<Change>) {
         let mut keys: Vec<u64> = self.dirty.drain().collect();

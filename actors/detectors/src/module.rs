@@ -1,24 +1,44 @@
 //! What makes a module of a detector: a follower of the signal log around it.
 //!
-//! | Consumes   | batches and ticks of the signal log, by a cursor                            |
+//! | Consumes   | batches, ticks and its reloads in the signal log, by a cursor               |
 //! | Emits      | `AlertRecord`s, committed together with the cursor                          |
 //! | Keeps      | the detector (cache; snapshots and the log are the truth)                   |
-//! | On restart | makes a fresh detector, restores its snapshots, reads on from where they stand |
+//! | On restart | makes a detector for the configuration at its cursor, restores its snapshots, reads on |
 
-use std::{any::Any, collections::VecDeque, marker::PhantomData, time::Duration};
+use std::{
+    any::Any,
+    collections::VecDeque,
+    marker::PhantomData,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use futures_util::future::BoxFuture;
-use opspilot_kernel::{alert::AlertRecord, config::ModuleConfig, ids::DeadLetterId, module::ModuleId, signal::LogEntry, time::Timestamp};
-use opspilot_ledger::Snapshot;
+use opspilot_kernel::{
+    alert::AlertRecord,
+    config::ModuleConfig,
+    ids::{DeadLetterId, Seq},
+    module::ModuleId,
+    signal::LogEntry,
+    time::Timestamp,
+};
+use opspilot_ledger::{Ledger, LedgerError, Priority, Snapshot};
 use opspilot_runtime::{
-    Applied, ChildSpec, Consumer, Entry, Follower, FollowerOptions, Handle, Module, ModuleContext, ModuleError, ModuleSpec, Reconfigure,
-    Requeue, RestoreError, StartError, Supervisor, follow,
+    Applied, ChildSpec, Consumer, Entry, Follower, FollowerOptions, Handle, Module, ModuleContext, ModuleError, ModuleSpec, Requeue,
+    RestoreError, StartError, Supervisor, follow_configured,
 };
 
 use crate::{Counts, Detect, metrics::Metrics};
 
 /// What one call for snapshots may give.
 const SNAPSHOT_BYTES: usize = 1 << 20;
+/// The snapshot that names the configuration at its place in the log.
+const CONFIG: &str = "config";
+/// A changed rule looks back over its own longest span, but over so much and so many signals at most.
+const LOOK_BACK: Duration = Duration::from_secs(3600);
+const LOOK_BACK_SIGNALS: u64 = 1_000_000;
+/// Read at a time on the way back.
+const CHUNK_BYTES: usize = 1 << 20;
 /// How long a detector may take to come to a point between two commits.
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -40,30 +60,120 @@ impl<D: Detect> ModuleSpec for Spec<D> {
         let metrics = metrics.map_err(|error| StartError::Failed(format!("its metrics cannot be registered: {error}")))?;
         // matching takes longer than a shared thread should be held
         let spec = ChildSpec::module(D::ID).on_own_arbiter();
-        let handle = follow(ctx, spec, FollowerOptions::default(), maker::<D>(config, metrics.clone()));
-        Ok(Box::new(Running { handle, metrics, supervisor: ctx.supervisor.clone() }))
+        let wanted = Arc::new(Mutex::new(config));
+        let (named, made) = (Arc::clone(&wanted), Arc::clone(&wanted));
+        let (ledger, log) = (ctx.ledger.clone(), ctx.log.new(slog::o!("module" => D::ID)));
+        let config = move || serde_json::to_value(&*locked(&named)).ok();
+        let make = move || Shell::<D>::new(locked(&made).clone(), metrics.clone(), ledger.clone(), log.clone());
+        let handle = follow_configured(ctx, spec, FollowerOptions::default(), config, make);
+        Ok(Box::new(Running { handle, wanted, ledger: ctx.ledger.clone(), supervisor: ctx.supervisor.clone() }))
     }
 }
 
-fn maker<D: Detect>(config: D::Config, metrics: Metrics) -> impl Fn() -> Shell<D> + Send + 'static {
-    move || Shell { detector: D::build(&config), metrics: metrics.clone(), counted: Counts::default(), unsaved: VecDeque::new() }
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A detector as a follower feeds it.
-pub(crate) struct Shell<D> {
+/// A detector as a follower feeds it. It goes by the configuration that is in force at its place in the log: the one its
+/// snapshots name, then that of each reload it comes to.
+pub(crate) struct Shell<D: Detect> {
     detector: D,
+    // boxed, because a shell may be moved and a configuration need not be made for that
+    config: Box<D::Config>,
     metrics: Metrics,
+    ledger: Ledger,
+    log: slog::Logger,
     /// What the metrics were last told.
     counted: Counts,
     /// Pieces of state that did not fit into the last call for them.
     unsaved: VecDeque<Snapshot>,
 }
 
+impl<D: Detect> Shell<D> {
+    fn new(config: D::Config, metrics: Metrics, ledger: Ledger, log: slog::Logger) -> Shell<D> {
+        Shell {
+            detector: D::build(&config),
+            config: Box::new(config),
+            metrics,
+            ledger,
+            log,
+            counted: Counts::default(),
+            unsaved: VecDeque::new(),
+        }
+    }
+
+    fn name_config(&mut self) {
+        // a configuration was read from such a value: it can always be written as one
+        let blob = serde_json::to_vec(&*self.config).unwrap_or_default();
+        self.unsaved.push_back(Snapshot { key: CONFIG.to_owned(), blob });
+    }
+
+    /// Goes by another configuration: rules that mean the same keep what they know, the alerts of the others end, and
+    /// what they mean now begins with the signals that are stored.
+    fn reload(&mut self, seq: Seq, at: Timestamp, config: &serde_json::Value, out: &mut Vec<AlertRecord>) {
+        let config: D::Config = match serde_json::from_value(config.clone()) {
+            Ok(config) => config,
+            Err(error) => {
+                return slog::warn!(self.log, "a configuration in the log cannot be read and is passed over"; "seq" => seq, "error" => %error);
+            }
+        };
+        let tick = LogEntry::Tick { seq, at };
+        self.detector.consume(&tick, out);
+        self.detector.touch();
+        let mut fresh = D::build(&config);
+        for change in self.detector.changed() {
+            if let Some(body) = &change.body
+                && let Err(why) = fresh.restore(&change.key, body)
+            {
+                slog::warn!(self.log, "a piece of state is not carried over"; "key" => &change.key, "reason" => why);
+            }
+            // what the fresh one changes of it is given after it
+            self.unsaved.push_back(Snapshot { key: change.key, blob: change.body.unwrap_or_default() });
+        }
+        if let Some((part, back)) = D::changed_part(&self.config, &config) {
+            match self.recall(&part, at.before(back.min(LOOK_BACK)), seq) {
+                Ok(recalled) => fresh.adopt(recalled, seq),
+                Err(error) => slog::warn!(self.log, "changed rules begin without the signals before the reload"; "error" => %error),
+            }
+        }
+        fresh.consume(&tick, out);
+        (self.detector, *self.config) = (fresh, config);
+        self.counted = Counts::default();
+        self.name_config();
+    }
+
+    /// A detector for `part` that saw the signals before `seq` received since `since`. What it says is not said again.
+    fn recall(&self, part: &D::Config, since: Timestamp, seq: Seq) -> Result<D, LedgerError> {
+        let mut detector = D::build(part);
+        let mut unsaid = Vec::new();
+        let mut after = self.ledger.signals().before(since, seq, LOOK_BACK_SIGNALS)?;
+        while after + 1 < seq {
+            let entries = self.ledger.signals().next(after, CHUNK_BYTES)?;
+            let Some(last) = entries.last().map(LogEntry::last_seq) else { break };
+            for entry in entries.iter().filter(|entry| entry.last_seq() < seq) {
+                detector.consume(entry, &mut unsaid);
+                unsaid.clear();
+            }
+            after = last;
+        }
+        Ok(detector)
+    }
+}
+
 impl<D: Detect> Consumer for Shell<D> {
     type Entry = LogEntry;
     type Output = AlertRecord;
 
-    fn restore(&mut self, snapshots: Vec<Snapshot>) -> Result<(), RestoreError> {
+    fn restore(&mut self, mut snapshots: Vec<Snapshot>) -> Result<(), RestoreError> {
+        let config = snapshots.iter().position(|snapshot| snapshot.key == CONFIG).map(|at| snapshots.swap_remove(at));
+        match config.map(|config| serde_json::from_slice::<D::Config>(&config.blob)) {
+            Some(Ok(config)) => {
+                self.detector = D::build(&config);
+                *self.config = config;
+            }
+            // the first start, or a configuration of another release: the one that is wanted holds from here on
+            Some(Err(_)) | None => self.name_config(),
+        }
         for snapshot in snapshots {
             self.detector.restore(&snapshot.key, &snapshot.blob).map_err(|why| RestoreError(format!("{}: {why}", snapshot.key)))?;
         }
@@ -71,7 +181,10 @@ impl<D: Detect> Consumer for Shell<D> {
     }
 
     fn consume(&mut self, entry: &LogEntry, out: &mut Vec<AlertRecord>) {
-        self.detector.consume(entry, out);
+        match entry {
+            LogEntry::Reload { seq, at, reload } if reload.module == D::ID => self.reload(*seq, *at, &reload.config, out),
+            _ => self.detector.consume(entry, out),
+        }
         let counts = self.detector.counts();
         self.metrics.tell(&self.counted, &counts);
         self.counted = counts;
@@ -108,7 +221,9 @@ impl<D: Detect> Consumer for Shell<D> {
 /// A detector that was started.
 struct Running<D: Detect> {
     handle: Handle<Follower<Shell<D>>>,
-    metrics: Metrics,
+    /// What it is to go by once it has read so far.
+    wanted: Arc<Mutex<D::Config>>,
+    ledger: Ledger,
     supervisor: Supervisor,
 }
 
@@ -121,14 +236,17 @@ impl<D: Detect> Module for Running<D> {
     }
 
     fn reconfigure(&self, config: serde_json::Value) -> BoxFuture<'static, Result<Applied, ModuleError>> {
-        let (handle, metrics) = (self.handle.clone(), self.metrics.clone());
+        let (ledger, wanted) = (self.ledger.clone(), Arc::clone(&self.wanted));
         Box::pin(async move {
             let config: D::Config = serde_json::from_value(config).map_err(|error| ModuleError::Failed(error.to_string()))?;
             if let Some(problem) = config.validate().into_iter().next() {
                 return Err(ModuleError::Failed(format!("{}: {}", problem.pointer, problem.message)));
             }
-            let changed = handle.ask(Reconfigure::new(maker::<D>(config, metrics)), DEADLINE).await;
-            changed.map_err(|_| ModuleError::Unavailable)?.map_err(|_| ModuleError::Unavailable)?;
+            let section = serde_json::to_value(&config).map_err(|error| ModuleError::Failed(error.to_string()))?;
+            // the detector finds it in the log, between the signals before and those behind
+            let recorded = ledger.write(Priority::Bulk, move |tx| tx.configure(D::ID, &section));
+            recorded.await.map_err(|_| ModuleError::Unavailable)?;
+            *locked(&wanted) = config;
             Ok(Applied::InPlace)
         })
     }

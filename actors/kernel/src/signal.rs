@@ -216,14 +216,42 @@ pub enum LogEntry {
         /// What the clock showed.
         at: Timestamp,
     },
+    /// From here on a module goes by another configuration.
+    Reload {
+        /// Its place in the log.
+        seq: Seq,
+        /// What the clock showed.
+        at: Timestamp,
+        /// Which module, and which configuration.
+        reload: std::sync::Arc<Reload>,
+    },
+}
+
+/// The configuration that a module goes by from its place in the log on, so that a replay knows which rules were in force.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Reload {
+    /// Which module.
+    pub module: String,
+    /// `sha256:` and the digest of `config`, as it is written here.
+    pub digest: String,
+    /// Its section of the configuration.
+    pub config: serde_json::Value,
 }
 
 impl LogEntry {
+    /// The first sequence number it covers.
+    pub fn first_seq(&self) -> Seq {
+        match self {
+            LogEntry::Batch(block) => block.first_seq,
+            LogEntry::Tick { seq, .. } | LogEntry::Reload { seq, .. } => *seq,
+        }
+    }
+
     /// The last sequence number it covers.
     pub fn last_seq(&self) -> Seq {
         match self {
             LogEntry::Batch(block) => block.last_seq,
-            LogEntry::Tick { seq, .. } => *seq,
+            LogEntry::Tick { seq, .. } | LogEntry::Reload { seq, .. } => *seq,
         }
     }
 }

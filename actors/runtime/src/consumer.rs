@@ -102,10 +102,7 @@ impl Entries for LogEntry {
     }
 
     fn first_seq(&self) -> Seq {
-        match self {
-            LogEntry::Batch(block) => block.first_seq,
-            LogEntry::Tick { seq, .. } => *seq,
-        }
+        LogEntry::first_seq(self)
     }
 
     fn last_seq(&self) -> Seq {
@@ -144,7 +141,7 @@ impl Entries for LogEntry {
     fn payload(&self) -> Vec<u8> {
         match self {
             LogEntry::Batch(block) => block.pieces.concat(),
-            LogEntry::Tick { .. } => Vec::new(),
+            LogEntry::Tick { .. } | LogEntry::Reload { .. } => Vec::new(),
         }
     }
 

@@ -86,6 +86,7 @@ impl Detect for Detector {
 
     fn consume(&mut self, entry: &LogEntry, out: &mut Vec<AlertRecord>) {
         match entry {
+            LogEntry::Reload { .. } => {}
             LogEntry::Tick { seq, at } => self.episodes.advance(Moment { seq: *seq, at: *at }, out),
             LogEntry::Batch(block) => {
                 self.episodes.advance(Moment { seq: block.first_seq, at: block.received_at }, out);
@@ -109,6 +110,10 @@ impl Detect for Detector {
     fn restore(&mut self, key: &str, body: &[u8]) -> Result<(), String> {
         let fingerprint = key.strip_prefix(episodes::PREFIX).and_then(|digits| digits.parse().ok()).ok_or("unknown kind of state")?;
         self.episodes.restore(fingerprint, body, |_| Some(self.terms.digest))
+    }
+
+    fn touch(&mut self) {
+        self.episodes.touch();
     }
 
     fn counts(&self) -> Counts {

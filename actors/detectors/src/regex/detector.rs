@@ -246,6 +246,7 @@ impl Detect for Detector {
 
     fn consume(&mut self, entry: &LogEntry, out: &mut Vec<AlertRecord>) {
         match entry {
+            LogEntry::Reload { .. } => {}
             LogEntry::Tick { seq, at } => self.advance(Moment { seq: *seq, at: *at }, out),
             LogEntry::Batch(block) => {
                 self.advance(Moment { seq: block.first_seq, at: block.received_at }, out);
@@ -294,6 +295,11 @@ impl Detect for Detector {
         let rules = &self.rules;
         let digest = |id: &str| rules.iter().find(|compiled| compiled.rule.id == id).map(|compiled| compiled.terms.digest);
         self.episodes.restore(fingerprint, body, digest)
+    }
+
+    fn touch(&mut self) {
+        self.dirty_caps.extend(0..self.caps.len());
+        self.episodes.touch();
     }
 
     fn counts(&self) -> Counts {

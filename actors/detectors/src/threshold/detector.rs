@@ -1,10 +1,14 @@
 //! The detector itself: pure, fed with the log, asked for what it has to say.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    time::Duration,
+};
 
 use opspilot_kernel::{
     alert::{AlertRecord, ResolvedBy},
     fingerprint::Fingerprint,
+    ids::Seq,
     signal::{LogEntry, SignalBlock, SignalKind, SignalRef},
     time::Timestamp,
 };
@@ -227,6 +231,7 @@ impl Detect for Detector {
 
     fn consume(&mut self, entry: &LogEntry, out: &mut Vec<AlertRecord>) {
         match entry {
+            LogEntry::Reload { .. } => {}
             LogEntry::Tick { seq, at } => self.advance(Moment { seq: *seq, at: *at }, out),
             LogEntry::Batch(block) => {
                 self.advance(Moment { seq: block.first_seq, at: block.received_at }, out);
@@ -265,6 +270,34 @@ impl Detect for Detector {
             }
         }
         Ok(())
+    }
+
+    fn touch(&mut self) {
+        self.dirty.extend(self.series.keys());
+    }
+
+    fn changed_part(old: &Config, new: &Config) -> Option<(Config, Duration)> {
+        let known: HashMap<String, u64> =
+            old.clone().effective_rules().into_iter().map(Compiled::new).map(|compiled| (compiled.rule.id, compiled.digest)).collect();
+        let is_new = |compiled: &Compiled| known.get(&compiled.rule.id) != Some(&compiled.digest);
+        let rules: Vec<_> =
+            new.clone().effective_rules().into_iter().map(Compiled::new).filter(is_new).map(|compiled| compiled.rule).collect();
+        let back = rules.iter().map(|rule| rule.window.0.max(rule.hold.0)).max()?;
+        Some((Config { rules, builtin_rules: false, ..new.clone() }, back))
+    }
+
+    fn adopt(&mut self, other: Detector, seq: Seq) {
+        for (key, tracked) in other.series {
+            let mut series = tracked.series;
+            let rule = self.rules.iter().position(|compiled| compiled.rule.id == series.rule && compiled.digest == series.digest);
+            let (Some(rule), true) = (rule, self.series.len() < self.max_series) else { continue };
+            if let Some(compiled) = self.rules.get(rule) {
+                series.recalled(compiled, seq);
+            }
+            self.series.insert(key, Tracked { series, rule, timer: None, idle: None });
+            self.dirty.insert(key);
+            self.schedule(key);
+        }
     }
 
     fn counts(&self) -> Counts {

@@ -279,6 +279,17 @@ impl Series {
         self.phase = Phase::Calm;
     }
 
+    /// It was rebuilt from stored samples for a rule that holds from `seq` on: nothing was said about it yet, and what is
+    /// said has its own name, whatever the rule meant before.
+    pub(crate) fn recalled(&mut self, compiled: &Compiled, seq: Seq) {
+        let (since, since_at) = match self.phase {
+            Phase::Calm => return,
+            Phase::Held { since, since_at, .. } => (since, since_at),
+            Phase::Firing { .. } => (self.last_logged.before(compiled.rule.hold.0), None),
+        };
+        self.phase = Phase::Held { since, since_at, first: seq };
+    }
+
     /// A wait is over: fires, unless the series has been silent for so long that nobody knows.
     pub(crate) fn wait_is_over(&mut self, fingerprint: Fingerprint, compiled: &Compiled, moment: Moment, out: &mut Vec<AlertRecord>) {
         if moment.at.since(self.last_logged) <= compiled.rule.window.0 {

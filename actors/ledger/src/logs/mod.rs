@@ -134,11 +134,13 @@ log_handle!(
 
 impl SignalLog {
     pub(crate) fn push(&self, entry: LogEntry, bytes: usize) {
-        let first = match &entry {
-            LogEntry::Batch(block) => block.first_seq,
-            LogEntry::Tick { seq, .. } => *seq,
-        };
-        self.0.ring.push(first, entry.last_seq(), bytes, entry);
+        self.0.ring.push(entry.first_seq(), entry.last_seq(), bytes, entry);
+    }
+
+    /// The number before the first entry that was received at `since` or later, looking back from `before` over `most`
+    /// numbers. Blocks on the database.
+    pub fn before(&self, since: Timestamp, before: Seq, most: u64) -> Result<Seq, LedgerError> {
+        self.0.pool.read_blocking(|reader| reader.signals_since(since, before, most))
     }
 
     /// What is behind `after`: at least one entry if there is one, then up to `max_bytes` of records.

@@ -20,6 +20,7 @@ pub(crate) mod incidents_state;
 mod incidents_tests;
 pub(crate) mod keys;
 pub(crate) mod meta;
+pub(crate) mod reloads;
 pub(crate) mod sessions;
 pub(crate) mod signals;
 pub(crate) mod ticks;

@@ -60,6 +60,11 @@ pub(crate) fn insert(conn: &mut SqliteConnection, block: &NewBlock<'_>) -> Resul
 }
 
 pub(crate) fn insert_tick(conn: &mut SqliteConnection, seq: Seq, at: Timestamp) -> Result<(), LedgerError> {
+    insert_mark(conn, seq, at, &[])
+}
+
+/// An entry without signals: a tick, or with a body a reload.
+pub(crate) fn insert_mark(conn: &mut SqliteConnection, seq: Seq, at: Timestamp, body: &[u8]) -> Result<(), LedgerError> {
     let none: &[u8] = &[];
     let (seq, at) = (stored(seq)?, at.millis());
     diesel::insert_into(t::signal_block)
@@ -74,10 +79,10 @@ pub(crate) fn insert_tick(conn: &mut SqliteConnection, seq: Seq, at: Timestamp) 
             t::received_max.eq(at),
             t::more_sources.eq(false),
             t::raw_len.eq(0),
-            t::stored_len.eq(64),
+            t::stored_len.eq(size(body.len() + 64)?),
             t::sources.eq("[]"),
             t::filter.eq(none),
-            t::data.eq(none),
+            t::data.eq(body),
         ))
         .execute(conn)?;
     Ok(())
@@ -96,6 +101,10 @@ pub(crate) fn entry(row: EntryRow) -> Result<(LogEntry, usize), LedgerError> {
     let (first, last, count, kinds, received_max, raw_len, data) = row;
     let (first_seq, last_seq) = (loaded(first)?, loaded(last)?);
     let received_at = Timestamp::from_millis(received_max);
+    if count == 0 && !data.is_empty() {
+        let reload = serde_json::from_slice(&data).map_err(|error| LedgerError::Damaged(format!("a reload: {error}")))?;
+        return Ok((LogEntry::Reload { seq: last_seq, at: received_at, reload: Arc::new(reload) }, data.len() + 64));
+    }
     if count == 0 {
         return Ok((LogEntry::Tick { seq: last_seq, at: received_at }, 64));
     }
@@ -106,6 +115,19 @@ pub(crate) fn entry(row: EntryRow) -> Result<(LogEntry, usize), LedgerError> {
 }
 
 impl Reader<'_> {
+    /// The number before the first entry received at `since` or later, of the last `most` numbers before `before`.
+    pub(crate) fn signals_since(&mut self, since: Timestamp, before: Seq, most: u64) -> Result<Seq, LedgerError> {
+        let first: Option<i64> = t::signal_block
+            .filter(t::first_seq.ge(stored(before.saturating_sub(most))?))
+            .filter(t::first_seq.lt(stored(before)?))
+            .filter(t::received_max.ge(since.millis()))
+            .order(t::first_seq)
+            .select(t::first_seq)
+            .first(self.conn)
+            .optional()?;
+        first.map_or(Ok(before.saturating_sub(1)), |first| Ok(loaded(first)?.saturating_sub(1)))
+    }
+
     /// Entries that reach behind `after`, in order: at least one if there is one, up to `max_bytes`.
     pub(crate) fn signal_entries(&mut self, after: Seq, max_bytes: usize) -> Result<Vec<LogEntry>, LedgerError> {
         let after = stored(after)?;

@@ -63,7 +63,11 @@ struct Deps<C> {
     options: FollowerOptions,
     tally: Tally,
     make: Mutex<Make<C>>,
+    /// The configuration that it is to go by, if that is to be on record in the log.
+    config: Config,
 }
+
+type Config = Box<dyn Fn() -> Option<serde_json::Value> + Send + Sync>;
 
 /// The actor.
 pub struct Follower<C: Consumer> {
@@ -100,6 +104,18 @@ pub fn follow<C: Consumer>(
     options: FollowerOptions,
     make: impl Fn() -> C + Send + 'static,
 ) -> Handle<Follower<C>> {
+    follow_configured(ctx, spec, options, || None, make)
+}
+
+/// The same for a consumer that takes its configuration from the log: whenever the follower starts, it has the ledger put
+/// on record, as a numbered entry, that it goes by `config` from there on, unless it is on record already.
+pub fn follow_configured<C: Consumer>(
+    ctx: &ModuleContext,
+    spec: ChildSpec,
+    options: FollowerOptions,
+    config: impl Fn() -> Option<serde_json::Value> + Send + Sync + 'static,
+    make: impl Fn() -> C + Send + 'static,
+) -> Handle<Follower<C>> {
     let deps = Arc::new(Deps {
         module: spec.id,
         ledger: ctx.ledger.clone(),
@@ -110,6 +126,7 @@ pub fn follow<C: Consumer>(
         options,
         tally: Tally::default(),
         make: Mutex::new(Box::new(make)),
+        config: Box::new(config),
     });
     start(&ctx.supervisor, spec, deps)
 }
@@ -156,7 +173,11 @@ impl<C: Consumer> Follower<C> {
         let deps = Arc::clone(&self.deps);
         let loaded = async move {
             let module = deps.module;
-            let follow = deps.ledger.write(opspilot_ledger::Priority::Bulk, move |tx| tx.follow(module, C::Entry::LOG).map(|_| ()));
+            let config = (deps.config)();
+            let follow = deps.ledger.write(opspilot_ledger::Priority::Bulk, move |tx| {
+                tx.follow(module, C::Entry::LOG)?;
+                config.map_or(Ok(None), |config| tx.configure(module, &config)).map(|_| ())
+            });
             follow.await?;
             deps.ledger.read(move |reader| state::Stored::read(reader, module)).await
         };

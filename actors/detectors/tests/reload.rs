@@ -1,0 +1,179 @@
+//! A reload of the configuration is an entry of the log: it holds from its place on, also for whoever reads it again.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, missing_docs, reason = "a test fails loudly")]
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use opspilot_detectors::MODULES;
+use opspilot_kernel::{
+    alert::{AlertRecord, ResolvedBy, Transition},
+    clock::{ManualClock, SharedClock},
+    signal::{LogEntry, SignalRef},
+    time::Timestamp,
+};
+use opspilot_ledger::{AlertEntry, Ledger, Options, SignalBatchBuilder};
+use opspilot_runtime::{
+    Applied, AttemptBook, EventRouterHandle, Health, HealthMetrics, Module, ModuleContext, Supervisor, SupervisorOptions, Ticker,
+};
+use serde_json::{Value, json};
+
+const NOON: Timestamp = Timestamp::from_millis(1_795_348_800_000);
+const THRESHOLD: &str = "detector.threshold";
+
+struct Service {
+    clock: Arc<ManualClock>,
+    ledger: Ledger,
+    ctx: ModuleContext,
+}
+
+impl Service {
+    fn open(dir: &Path) -> Service {
+        let clock = ManualClock::at(NOON);
+        let shared: SharedClock = Arc::<ManualClock>::clone(&clock);
+        let log = slog::Logger::root(slog::Discard, slog::o!());
+        let registry = prometheus::Registry::new();
+        let ledger = Ledger::open(Options::new(dir, Arc::clone(&shared))).unwrap();
+        let queue = prometheus::IntGaugeVec::new(prometheus::Opts::new("queue", "Work that waits."), &["queue"]).unwrap();
+        let health = Health::new(Arc::clone(&shared), HealthMetrics::register(&registry, queue).unwrap());
+        let supervisor = Supervisor::new(SupervisorOptions {
+            clock: Arc::clone(&shared),
+            log: log.clone(),
+            health: health.clone(),
+            exit: Arc::new(|exit| panic!("the service would end: {exit:?}")),
+            seed: 7,
+        });
+        let events = EventRouterHandle::new(ledger.clone(), &registry).unwrap();
+        let (attempts, ticker) = (AttemptBook::default(), Ticker::default());
+        let ctx = ModuleContext { ledger: ledger.clone(), clock: shared, log, registry, supervisor, attempts, ticker, events, health };
+        Service { clock, ledger, ctx }
+    }
+
+    fn start(&self, config: Value) -> Box<dyn Module> {
+        let entry = MODULES.iter().find(|entry| entry.id.as_str() == THRESHOLD).unwrap();
+        (entry.start)(&self.ctx, config).unwrap()
+    }
+
+    async fn sample(&self, value: f64) {
+        self.clock.advance(Duration::from_secs(1));
+        let now = self.ctx.clock.now();
+        let mut batch = SignalBatchBuilder::new(now);
+        batch.push(&SignalRef::metric(now, "web-1", "load", value));
+        self.ledger.append(batch.seal()).await.unwrap();
+    }
+
+    /// Waits until so many records are committed.
+    async fn until(&self, count: usize) -> Vec<AlertRecord> {
+        let mut head = self.ledger.alerts().watch();
+        let waited = tokio::time::timeout(Duration::from_secs(60), async {
+            loop {
+                head.borrow_and_update();
+                let entries = self.ledger.alerts().next(0, 100_000).unwrap();
+                let said: Vec<AlertRecord> = entries
+                    .into_iter()
+                    .filter_map(|entry| match entry {
+                        AlertEntry::Record { record, .. } => Some((*record).clone()),
+                        AlertEntry::Tick { .. } => None,
+                    })
+                    .collect();
+                if said.len() >= count {
+                    return said;
+                }
+                head.changed().await.unwrap();
+            }
+        });
+        waited.await.unwrap_or_else(|_| panic!("less was said than {count} records"))
+    }
+
+    fn reloads(&self) -> Vec<(u64, String)> {
+        let entries = self.ledger.signals().next(0, 1 << 20).unwrap();
+        let reload = |entry: LogEntry| match entry {
+            LogEntry::Reload { seq, reload, .. } => {
+                assert!(reload.digest.starts_with("sha256:") && reload.digest.len() == 71, "{}", reload.digest);
+                Some((seq, reload.module.clone()))
+            }
+            LogEntry::Batch(_) | LogEntry::Tick { .. } => None,
+        };
+        entries.into_iter().filter_map(reload).collect()
+    }
+
+    async fn close(self) {
+        self.ctx.supervisor.stop_all().await;
+        self.ledger.shut_down().await.unwrap();
+    }
+}
+
+fn in_system<F: Future>(test: impl FnOnce() -> F) -> F::Output {
+    actix::System::new().block_on(async { test().await })
+}
+
+/// More than `most` samples above 50 within a minute.
+fn busy(most: u32) -> Value {
+    json!({ "builtin_rules": false, "rules": [
+        { "id": "busy", "metric": "load", "agg": "count", "op": "gt", "value": most },
+        { "id": "peak", "metric": "load", "op": "gte", "value": 99 },
+    ] })
+}
+
+#[test]
+fn a_changed_rule_counts_the_samples_stored_before_the_reload_and_the_others_keep_what_they_know() {
+    in_system(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let service = Service::open(dir.path());
+        let module = service.start(busy(100));
+        for value in [60.0, 99.0, 60.5] {
+            service.sample(value).await;
+        }
+        // the peak came and went; nothing of the first rule yet
+        service.until(2).await;
+        assert_eq!(module.reconfigure(busy(3)).await.unwrap(), Applied::InPlace);
+        assert_eq!(service.reloads(), [(4, THRESHOLD.to_owned())], "numbered among the signals");
+        service.sample(61.0).await;
+        let said = service.until(3).await;
+        let said: Vec<_> = said.iter().map(|record| (record.rule.as_str(), record.transition, record.signal_seq)).collect();
+        let expected = [("peak", Transition::Firing, 2), ("peak", Transition::Resolved, 3), ("busy", Transition::Firing, 5)];
+        assert_eq!(said, expected, "the fourth sample, three of which are older than the rule");
+        assert_eq!(module.reconfigure(busy(3)).await.unwrap(), Applied::InPlace);
+        assert_eq!(service.reloads().len(), 1, "what is in force already is no reload");
+        service.close().await;
+    });
+}
+
+#[test]
+fn a_changed_rule_ends_its_alert_and_says_at_once_what_it_finds_in_the_log() {
+    in_system(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let service = Service::open(dir.path());
+        let module = service.start(busy(1));
+        for value in [60.0, 61.0, 62.0] {
+            service.sample(value).await;
+        }
+        let first = service.until(1).await[0].alert.clone();
+        module.reconfigure(busy(2)).await.unwrap();
+        let said = service.until(3).await;
+        let tail: Vec<_> = said[said.len() - 2..].iter().map(|record| (record.transition, record.resolved_by, record.signal_seq)).collect();
+        assert_eq!(tail, [(Transition::Resolved, Some(ResolvedBy::RuleChanged), 4), (Transition::Firing, None, 4)]);
+        assert_eq!(said[said.len() - 2].alert, first);
+        assert_ne!(said[said.len() - 1].alert, first, "it is another alert");
+        service.close().await;
+    });
+}
+
+#[test]
+fn a_configuration_changed_while_the_service_was_down_is_a_reload_too() {
+    in_system(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let service = Service::open(dir.path());
+        service.start(busy(100));
+        for value in [60.0, 61.0] {
+            service.sample(value).await;
+        }
+        service.close().await;
+        let service = Service::open(dir.path());
+        service.clock.advance(Duration::from_secs(2));
+        service.start(busy(1));
+        let said = service.until(1).await;
+        assert_eq!((said[0].rule.as_str(), said[0].signal_seq), ("busy", 3));
+        assert_eq!(service.reloads(), [(3, THRESHOLD.to_owned())]);
+        service.close().await;
+    });
+}
