@@ -18,6 +18,7 @@ pub mod canonical;
 pub mod clock;
 pub mod codec;
 pub mod config;
+pub mod consent;
 pub mod error;
 pub mod event;
 pub mod execution;

@@ -1,0 +1,91 @@
+//! Permits: the only thing an executor runs by. One is made for each used token, by the gate and nowhere else.
+//!
+//! ```compile_fail
+//! // a permit is used once
+//! fn twice(permit: opspilot_safety::ExecutionPermit) -> opspilot_safety::ExecutionPermit { permit.clone() }
+//! ```
+
+use std::{fmt, time::Duration};
+
+use futures_util::future::BoxFuture;
+use opspilot_kernel::{
+    execution::ExecutionEnd,
+    ids::{ApprovalId, ExecutionId},
+    plan::{Plan, PlanDigest},
+};
+
+/// Leave to run one plan, once: proof that its token was used up, on record. It cannot be made, copied, stored or read
+/// from anywhere outside of this crate.
+pub struct ExecutionPermit {
+    execution: ExecutionId,
+    approval: ApprovalId,
+    plan: Plan,
+    bytes: Vec<u8>,
+    digest: PlanDigest,
+    deadline: Duration,
+}
+
+impl ExecutionPermit {
+    /// For the gate: the ledger just committed the start of this execution.
+    pub(crate) fn new(execution: ExecutionId, approval: ApprovalId, plan: Plan, bytes: Vec<u8>, digest: PlanDigest) -> ExecutionPermit {
+        let deadline = Duration::from_secs(plan.timeout_secs);
+        ExecutionPermit { execution, approval, plan, bytes, digest, deadline }
+    }
+
+    /// The run's name.
+    pub fn execution_id(&self) -> &ExecutionId {
+        &self.execution
+    }
+
+    /// The approval that was used up for it.
+    pub fn approval_id(&self) -> &ApprovalId {
+        &self.approval
+    }
+
+    /// What to run.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The plan as it was approved, byte for byte.
+    pub fn plan_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// SHA-256 over these bytes.
+    pub fn digest(&self) -> PlanDigest {
+        self.digest
+    }
+
+    /// How long the run may take, from its start.
+    pub fn deadline(&self) -> Duration {
+        self.deadline
+    }
+}
+
+impl fmt::Debug for ExecutionPermit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExecutionPermit").field("execution", &self.execution).field("digest", &self.digest).finish_non_exhaustive()
+    }
+}
+
+/// What an executor finds out about a run that another process, or its own earlier life, left unfinished.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Recovered {
+    /// It ended, and this is how: there is evidence.
+    Finished(ExecutionEnd),
+    /// The program was started, and nobody knows how it ended. It does not run any more.
+    Unknown(ExecutionEnd),
+    /// The plan was never handed to anything that runs.
+    NotStarted,
+}
+
+/// Carries plans out.
+pub trait Execute: Send + Sync + 'static {
+    /// Runs what the permit is for, to its end, and tells how it ended. It is asked once for each permit.
+    fn run(&self, permit: ExecutionPermit) -> BoxFuture<'static, ExecutionEnd>;
+
+    /// Finds out what became of runs that were cut off: by evidence, never by running anything again. What still runs
+    /// is ended first.
+    fn recover(&self, unfinished: &[ExecutionId]) -> BoxFuture<'static, Vec<(ExecutionId, Recovered)>>;
+}
