@@ -7,9 +7,10 @@ use std::{path::Path, sync::Arc, time::Duration};
 use opspilot_detectors::MODULES;
 use opspilot_kernel::{
     alert::{AlertRecord, ResolvedBy, Transition},
-    clock::SystemClock,
+    clock::{Clock as _, ManualClock, SharedClock, SteadyClock, SystemClock},
     codec::Labels,
     signal::{AlertState, SignalKind, SignalRef},
+    time::Timestamp,
 };
 use opspilot_ledger::{AlertEntry, Ledger, Options, SignalBatchBuilder};
 use opspilot_runtime::{
@@ -26,7 +27,10 @@ struct Service {
 
 impl Service {
     fn open(dir: &Path) -> Service {
-        let clock = SystemClock::shared();
+        Service::open_by(dir, SystemClock::shared())
+    }
+
+    fn open_by(dir: &Path, clock: SharedClock) -> Service {
         let log = slog::Logger::root(slog::Discard, slog::o!());
         let registry = Registry::new();
         let ledger = Ledger::open(Options::new(dir, Arc::clone(&clock))).unwrap();
@@ -153,6 +157,41 @@ fn a_changed_configuration_is_in_force_at_once_and_ends_the_alerts_of_a_removed_
         assert_eq!(service.until(3).await[2].rule, "new");
         service.close().await;
     });
+}
+
+#[test]
+fn a11_a_condition_that_must_last_a_minute_fires_after_a_minute_wherever_the_clock_jumps() {
+    const NOON: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+    let jumps = [("none", 0), ("back an hour", -3_600_000), ("back a day", -86_400_000), ("ahead 20 seconds", 20_000)];
+    for (jump, by) in jumps {
+        in_system(|| async move {
+            let dir = tempfile::tempdir().unwrap();
+            let raw = ManualClock::at(NOON);
+            let shared: SharedClock = raw.clone();
+            let service = Service::open_by(dir.path(), SteadyClock::over(shared));
+            let rule = json!({ "rules": [{ "id": "cpu", "metric": "cpu_percent", "op": "gt", "value": 90, "for": "60s", "clear": 80 }] });
+            service.start("detector.threshold", rule);
+            let due = NOON.after(Duration::from_secs(60));
+            let mut earliest = service.ctx.ticker.watch();
+            service.append(&[SignalRef::metric(Default::default(), "host-7", "cpu_percent", 95.0)]).await;
+            earliest.wait_for(|earliest| *earliest == Some(due)).await.unwrap();
+            raw.advance(Duration::from_secs(10));
+            raw.set(Timestamp::from_millis(raw.now().millis() + by));
+            // a jump ahead brings the end of the minute nearer by itself, and by no more
+            let left = due.since(service.ctx.clock.now());
+            assert_eq!(left, Duration::from_secs(if by > 0 { 30 } else { 50 }), "{jump}");
+            raw.advance(left - Duration::from_millis(1));
+            let look = |never: i64| service.ctx.ticker.publish("detector.other", Some(Timestamp::from_millis(never)));
+            look(i64::MAX);
+            let early = tokio::time::timeout(Duration::from_millis(300), service.until(1)).await;
+            assert!(early.is_err(), "early fires with the clock set {jump}: 0");
+            raw.advance(Duration::from_millis(1));
+            look(i64::MAX / 1_000_000);
+            let said = service.until(1).await;
+            assert_eq!((said.len(), said[0].logged_at), (1, due), "late fires with the clock set {jump}: 0");
+            service.close().await;
+        });
+    }
 }
 
 #[test]
