@@ -10,13 +10,14 @@ use opspilot_kernel::{clock::SharedClock, ids::Seq, principal::Actor};
 use serde_json::json;
 
 use crate::{
+    audit::published,
     error::{FailureReason, LedgerError, OpenError, StorageFailure},
     ledger::{Ledger, Options, Priority},
     lock::{self, DirLock, io_error, sync_dir},
     open::{DATABASE, MARKER, heads, text, url_of},
     read::Reader,
     tables::{
-        audit::{AuditEntry, Object},
+        audit::{AuditEntry, Object, checkpoints::ROLLED_BACK},
         meta,
     },
     tx::Tx,
@@ -151,9 +152,11 @@ pub fn restore(from: &Path, options: Options, actor: &Actor) -> Result<RestoreRe
     std::fs::rename(&incoming, dir.join(DATABASE)).map_err(io_error(&incoming))?;
     sync_dir(&dir)?;
     drop(lock);
-    let ledger = Ledger::open(options)?;
+    let published = dir.join(published::PUBLISHED);
+    let behind = published::newest(&published).map_err(io_error(&published))?.map(|note| published::digest(&note));
+    let ledger = Ledger::open(Options { after_restore: true, ..options })?;
     let (actor, details) = (actor.clone(), found.clone());
-    ledger.write_blocking(Priority::Control, move |tx| tx.restored(&actor, &details))?;
+    ledger.write_blocking(Priority::Control, move |tx| tx.restored(&actor, &details, behind.as_deref()))?;
     Ok(RestoreReport { restored: found, replaced })
 }
 
@@ -178,17 +181,21 @@ fn set_aside(dir: &Path, now: i64) -> Result<Option<PathBuf>, OpenError> {
 
 impl Tx<'_> {
     /// The ledger is a restored backup: new epoch, and the entry that says so.
-    pub(crate) fn restored(&mut self, actor: &Actor, found: &BackupReport) -> Result<(), LedgerError> {
+    /// `behind` names the published checkpoint that it went back behind.
+    pub(crate) fn restored(&mut self, actor: &Actor, found: &BackupReport, behind: Option<&str>) -> Result<(), LedgerError> {
         let old = meta::get(self.conn, meta::EPOCH)?.unwrap_or_default();
         let new = hex::encode(rand::random::<[u8; 8]>());
         meta::set(self.conn, meta::EPOCH, &new)?;
+        if let Some(behind) = behind {
+            meta::set(self.conn, ROLLED_BACK, behind)?;
+        }
         self.audit(AuditEntry {
             code: "RES01I",
             actor: actor.clone(),
             object: Object::new("ledger", found.path.display().to_string()),
             body: json!({
                 "audit_entries": found.audit_entries, "last_signal": found.last_signal, "last_event": found.last_event,
-                "old_epoch": old, "epoch": new,
+                "old_epoch": old, "epoch": new, "behind": behind,
             }),
             ..AuditEntry::default()
         })?;

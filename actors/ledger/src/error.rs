@@ -241,6 +241,18 @@ pub enum OpenError {
         /// What was found.
         detail: String,
     },
+    /// The audit log ends before what was published of it: the database was put back to an earlier state.
+    #[error(
+        "the audit log has {found} entries, but a checkpoint over {published} was published ({file}); the database was put back to an earlier state: put the newer one in its place again, or restore a backup with `opspilot restore`, which puts that on record"
+    )]
+    RolledBack {
+        /// The file of published checkpoints.
+        file: String,
+        /// How many entries the newest of them covers.
+        published: u64,
+        /// How many there are.
+        found: u64,
+    },
     /// A migration failed.
     #[error("cannot migrate {path}: {detail}")]
     Migration {

@@ -4,19 +4,20 @@ use std::{
     future::Future,
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicI64, Ordering},
     },
     thread::JoinHandle,
     time::Duration,
 };
 
-use opspilot_kernel::{clock::SharedClock, ids::Seq, time::Timestamp};
+use opspilot_kernel::{clock::SharedClock, ids::Seq, principal::Actor, time::Timestamp};
 use parking_lot::Mutex;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 use crate::{
     actor::AuditActor,
+    audit::signer::Signer,
     batch::SignalBatch,
     error::{FailureReason, LedgerError, OpenError, StorageFailure},
     logs::{AlertLog, EventLog, SignalLog},
@@ -119,6 +120,8 @@ pub struct Retention {
     pub signals_max_bytes: u64,
     /// Events.
     pub events: Duration,
+    /// Resolved incidents with their timelines and evidence, alerts that are over, decisions: since they were over.
+    pub incidents: Duration,
     /// Claimed (source, id) pairs.
     pub claims: Duration,
     /// Answers kept for repeated requests.
@@ -128,7 +131,7 @@ pub struct Retention {
 impl Default for Retention {
     fn default() -> Retention {
         const DAY: Duration = Duration::from_secs(86_400);
-        Retention { signals: 7 * DAY, signals_max_bytes: 10 << 30, events: 7 * DAY, claims: DAY, idempotency: DAY }
+        Retention { signals: 7 * DAY, signals_max_bytes: 10 << 30, events: 7 * DAY, incidents: 90 * DAY, claims: DAY, idempotency: DAY }
     }
 }
 
@@ -163,6 +166,8 @@ pub struct Options {
     pub node: String,
     /// A tool works on the directory, not the service: its start and its stop are not put on record.
     pub tool: bool,
+    /// A backup was just put in place: a log that ends before what was published is taken, and the restore recorded.
+    pub after_restore: bool,
 }
 
 impl Options {
@@ -181,6 +186,7 @@ impl Options {
             fatal: Arc::new(|_| {}),
             node: "local".to_owned(),
             tool: false,
+            after_restore: false,
         }
     }
 }
@@ -221,6 +227,12 @@ pub(crate) struct Shared {
     pub(crate) high_water: AtomicI64,
     /// Whether the process was told that it must end.
     pub(crate) fatal_told: AtomicBool,
+    /// How many entries the audit log has, for whoever signs it.
+    pub(crate) audit: watch::Sender<Seq>,
+    /// Somebody wants a checkpoint signed soon.
+    pub(crate) checkpoint_wanted: Notify,
+    /// Signs checkpoints, once its key is open.
+    pub(crate) signer: OnceLock<Arc<Signer>>,
 }
 
 impl Shared {
@@ -389,6 +401,13 @@ impl Ledger {
     /// signals has read up to there.
     pub fn tick(&self, at: Timestamp) -> impl Future<Output = Result<(), LedgerError>> + Send + use<> {
         self.write(Priority::Bulk, move |tx| tx.tick(at))
+    }
+
+    /// Puts on record that `actor` was denied `what`. A full queue is not waited for: what is not recorded is counted.
+    pub fn denied(&self, actor: Actor, what: String) -> impl Future<Output = Result<(), LedgerError>> + Send + use<> {
+        let lost = self.shared().metrics.denied_lost.clone();
+        let recorded = self.write(Priority::Bulk, move |tx| tx.denied(&actor, &what));
+        async move { recorded.await.inspect_err(|_| lost.inc()) }
     }
 
     /// How storage is doing.

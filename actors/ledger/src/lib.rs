@@ -12,11 +12,13 @@
 //! * [`SignalLog`], [`AlertLog`] and [`EventLog`] are what followers follow, by cursor.
 
 mod actor;
+pub mod audit;
 mod backup;
 mod batch;
 mod error;
 mod failpoint;
 mod frames;
+mod keyfile;
 mod ledger;
 mod lock;
 mod logs;
@@ -43,6 +45,7 @@ pub use self::{
     backup::{BackupReport, RestoreError, RestoreReport, backup, restore, verify},
     batch::{SignalBatch, SignalBatchBuilder},
     error::{FailureReason, LedgerError, OpenError, StorageFailure},
+    keyfile::{KeyError, KeyFile, KeyPurpose, kid_of},
     ledger::{Appended, FatalHook, Ledger, Limits, Options, Priority, Retention},
     lock::{DirLock, LOCK_FILE},
     logs::{AlertEntry, AlertLog, EventEntry, EventLog, SignalLog},

@@ -32,7 +32,10 @@ pub(crate) struct Metrics {
     pub(crate) retained: IntCounterVec,
     pub(crate) gaps: IntCounter,
     pub(crate) audit_size: IntGauge,
+    pub(crate) audit_checkpoints: IntCounter,
+    pub(crate) audit_checkpoint_size: IntGauge,
     pub(crate) denied_coalesced: IntCounter,
+    pub(crate) denied_lost: IntCounter,
 }
 
 fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
@@ -97,6 +100,9 @@ impl Metrics {
             retained: counters(r, "opspilot_ledger_retention_deleted_total", "Rows deleted by retention.", "table")?,
             gaps: counter(r, "opspilot_ledger_retention_gaps_total", "Times the size limit deleted what a follower had not read.")?,
             audit_size: gauge(r, "opspilot_audit_records", "Entries of the audit chain.")?,
+            audit_checkpoints: counter(r, "opspilot_audit_checkpoints_total", "Checkpoints of the audit log that were signed.")?,
+            audit_checkpoint_size: gauge(r, "opspilot_audit_checkpoint_size", "Entries that the newest checkpoint of this run covers.")?,
+            denied_lost: counter(r, "opspilot_audit_refused_total", "Denied attempts that could not be put on record: the queue was full or storage failed.")?,
             denied_coalesced: counter(r, "opspilot_audit_denied_coalesced_total", "Denied attempts counted in a summary entry.")?,
         })
     }

@@ -13,6 +13,7 @@ use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use slog::{info, warn};
 
 use crate::{
+    audit::published,
     error::{FailureReason, LedgerError, OpenError, StorageFailure},
     ledger::{Options, Shared},
     lock::{self, DirLock, FileSystem, io_error, sync_dir},
@@ -266,6 +267,9 @@ pub(crate) fn open(options: Options) -> Result<(Arc<Shared>, WriterState), OpenE
     }
     let made = migrate(&mut conn, &path)?;
     let heads = heads_with_tree(&mut conn).map_err(|source| classify(&path, source))?;
+    if !options.after_restore {
+        published::not_behind(&dir, &mut conn, heads.audit.size)?;
+    }
     options.clock.not_before(heads.audit.last_ts);
     if let Err(error) = files.make_reserve(0) {
         warn!(options.log, "no room for the reserve"; "bytes" => options.limits.reserve_bytes, "error" => %error);
@@ -288,6 +292,9 @@ pub(crate) fn open(options: Options) -> Result<(Arc<Shared>, WriterState), OpenE
         identity,
         high_water: std::sync::atomic::AtomicI64::new(heads.audit.last_ts.millis()),
         fatal_told: std::sync::atomic::AtomicBool::new(false),
+        audit: tokio::sync::watch::Sender::new(heads.audit.size),
+        checkpoint_wanted: tokio::sync::Notify::new(),
+        signer: OnceLock::new(),
         options,
     });
     shared.pool.tell_damage_to(&shared);

@@ -113,6 +113,8 @@ diesel::table! {
         size -> BigInt,
         last_hash -> Binary,
         last_ts -> BigInt,
+        root -> Binary,
+        frontier -> Binary,
     }
 }
 

@@ -1,7 +1,8 @@
 //! The tables as Diesel sees them: one file for each migration directory, kept equal by a test.
 
 mod accounts;
+mod audit_tree;
 mod core;
 mod incidents;
 
-pub(crate) use self::{accounts::*, core::*, incidents::*};
+pub(crate) use self::{accounts::*, audit_tree::*, core::*, incidents::*};

@@ -23,6 +23,7 @@ use crate::{
     error::{FailureReason, LedgerError, StorageFailure},
     ledger::{Appended, Shared},
     open,
+    read::Reader,
     tables::{claims::Claims, cursors::Snapshot},
     tx::{Heads, Tx},
 };
@@ -132,6 +133,15 @@ impl WriterState {
 
     pub(crate) fn heads(&self) -> &Heads {
         &self.heads
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Reads on the writer's own connection.
+    pub(crate) fn read<T>(&mut self, query: impl FnOnce(&mut Reader<'_>) -> Result<T, LedgerError>) -> Result<T, LedgerError> {
+        query(&mut Reader { conn: &mut self.conn, clock: &self.shared.options.clock })
     }
 }
 
@@ -344,7 +354,7 @@ fn open_again(shared: &Arc<Shared>) -> Result<WriterState, StorageFailure> {
             crate::OpenError::Damaged { detail, .. } => StorageFailure::new(FailureReason::Damaged, detail),
             other => io(&other),
         })?;
-    let heads = open::heads(&mut conn).map_err(|error| match error {
+    let heads = open::heads_with_tree(&mut conn).map_err(|error| match error {
         LedgerError::Unavailable(failure) => failure,
         LedgerError::Damaged(detail) => StorageFailure::new(FailureReason::Damaged, detail),
         other => io(&other),
@@ -354,5 +364,6 @@ fn open_again(shared: &Arc<Shared>) -> Result<WriterState, StorageFailure> {
     shared.alerts.tell(heads.alert);
     shared.events.tell(heads.event);
     shared.high_water.store(heads.audit.last_ts.millis(), Ordering::Relaxed);
+    shared.audit.send_replace(heads.audit.size);
     Ok(WriterState::new(shared, conn, heads))
 }

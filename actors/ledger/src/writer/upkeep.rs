@@ -13,6 +13,7 @@ use slog::warn;
 
 use super::WriterState;
 use crate::{
+    audit::signer,
     error::{FailureReason, LedgerError, StorageFailure},
     failpoint::failpoint,
     ledger::Limits,
@@ -180,6 +181,11 @@ impl WriterState {
             }
             Ok(())
         });
+        if stopped.is_ok()
+            && let Err(error) = signer::at_stop(&mut self)
+        {
+            warn!(log, "the last entries are not under a signed checkpoint"; "error" => %error);
+        }
         let done = stopped.and_then(|()| Ok(self.conn.batch_execute("PRAGMA wal_checkpoint(TRUNCATE);")?));
         match done {
             Ok(()) => {

@@ -1,5 +1,7 @@
 //! `audit_leaf`, `audit_payload`, `audit_head`: who did what, in a chain of hashes.
 //!
+//! What the record is for others, and how they check it, is described in [`crate::audit`].
+//!
 //! The leaf is canonical JSON and stays for good; its stored bytes are what is hashed
 //! (SHA-256 over `0x00 ‖ leaf`, as the leaves of RFC 6962), they are never serialised again to verify. It
 //! commits to the payload by SHA-256 over `0x02 ‖ salt ‖ body`, so that a payload can be deleted without
@@ -17,6 +19,7 @@
 //! | `DLQ01I` | something was set aside because it could not be processed |
 //! | `DLQ02I` | somebody had it tried again |
 //! | `DLQ03I` | the second try went well |
+//! | `RET03I` | resolved incidents were deleted by retention, with what hung on them |
 //! | `RET02W` | the size limit deleted signals that a follower had not read |
 //! | `BAK01I` | a backup was made |
 //! | `RES01I` | the ledger was restored from a backup; the epoch is new |
@@ -24,11 +27,20 @@
 //! | `DEN02W` | the same was denied again so many times within a minute |
 //! | `CFG01I` | the configuration changed |
 //! | `CFG01E` | a configuration was refused |
+//! | `CFG02I` | a module goes by another configuration from a signal on |
 //! | `MOD01I` | a module was switched on or off |
 //! | `MOD02I` | a module was restarted |
+//! | `CHK01I` | a checkpoint over everything up to this entry is to be signed |
+//! | `CHK01E` | no checkpoint was signed: the log does not continue the one that was signed last |
+//! | `KEY01I` | a key is in use from now on; the body has its public part |
+//! | `KEY02I` | a key is no longer used; what it signed before stays good |
+//! | `KEY03W` | a key was revoked; nothing it signs from here on counts |
+//! | `RED01I` | the payload of an entry was deleted; the object names the entry |
 
+pub(crate) mod checkpoints;
 mod denied;
 mod read;
+pub(crate) mod tree;
 
 use diesel::prelude::*;
 use opspilot_kernel::{canonical::canonical, ids::Seq, principal::Actor, time::Timestamp};
@@ -37,7 +49,9 @@ use sha2::{Digest, Sha256};
 
 pub use self::read::{AuditFilter, AuditRecord};
 use crate::{
+    audit::tree::{Frontier, leaf_hash},
     error::LedgerError,
+    failpoint::failpoint,
     schema::{audit_head, audit_leaf, audit_payload},
     tx::{Tx, loaded, stored},
 };
@@ -108,14 +122,8 @@ pub(crate) struct AuditHead {
     pub(crate) last_hash: [u8; 32],
     /// The latest wall time that any entry carries.
     pub(crate) last_ts: Timestamp,
-}
-
-/// The hash of a leaf's stored bytes.
-pub(crate) fn leaf_hash(leaf: &[u8]) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    hash.update([0x00]);
-    hash.update(leaf);
-    hash.finalize().into()
+    /// The tree over all entries.
+    pub(crate) tree: Frontier,
 }
 
 /// What a leaf says of its payload.
@@ -170,20 +178,30 @@ pub(crate) fn append(tx: &mut Tx<'_>, entry: AuditEntry) -> Result<Seq, LedgerEr
             .values((t::seq.eq(place), t::salt.eq(salt.as_slice()), t::body.eq(&body)))
             .execute(tx.conn)?;
     }
-    tx.work.heads.audit = AuditHead { size: seq, last_hash: hash, last_ts: head.last_ts.max(tx.work.now) };
+    let mut grown = head.tree;
+    tree::push(tx.conn, &mut grown, hash)?;
+    tx.work.heads.audit = AuditHead { size: seq, last_hash: hash, last_ts: head.last_ts.max(tx.work.now), tree: grown };
     Ok(seq)
 }
 
-/// Writes the end of the chain; once for each transaction, before its commit.
+/// Writes the end of the chain and the root of the tree; once for each transaction, before its commit.
 pub(crate) fn store_head(conn: &mut SqliteConnection, head: &AuditHead) -> Result<(), LedgerError> {
+    failpoint!("ledger::audit_before_head");
     use audit_head::dsl as t;
     diesel::update(t::audit_head.find(1))
-        .set((t::size.eq(stored(head.size)?), t::last_hash.eq(head.last_hash.as_slice()), t::last_ts.eq(head.last_ts.millis())))
+        .set((
+            t::size.eq(stored(head.size)?),
+            t::last_hash.eq(head.last_hash.as_slice()),
+            t::last_ts.eq(head.last_ts.millis()),
+            t::root.eq(head.tree.root().as_slice()),
+            t::frontier.eq(tree::packed(&head.tree)),
+        ))
         .execute(conn)?;
     Ok(())
 }
 
-/// Reads the end of the chain and checks it against the last leaf.
+/// Reads the end of the chain and checks it against the last leaf. The tree is not among it: the log may be older than
+/// the tree.
 pub(crate) fn load_head(conn: &mut SqliteConnection) -> Result<AuditHead, LedgerError> {
     let damaged = |what: &str| LedgerError::Damaged(format!("audit: {what}"));
     let (size, last_hash, last_ts): (i64, Vec<u8>, i64) = {
@@ -200,7 +218,7 @@ pub(crate) fn load_head(conn: &mut SqliteConnection) -> Result<AuditHead, Ledger
         Some((seq, leaf, hash)) if seq == size && hash == last_hash && leaf_hash(&leaf) == last_hash => {}
         _ => return Err(damaged("the head does not belong to the last entry")),
     }
-    Ok(AuditHead { size: loaded(size)?, last_hash, last_ts: Timestamp::from_millis(last_ts) })
+    Ok(AuditHead { size: loaded(size)?, last_hash, last_ts: Timestamp::from_millis(last_ts), tree: Frontier::default() })
 }
 
 impl Tx<'_> {

@@ -145,7 +145,7 @@ impl Reader<'_> {
                 if loaded(seq)? != expected {
                     return Err(wrong("missing"));
                 }
-                let computed = super::leaf_hash(&leaf);
+                let computed = crate::audit::tree::leaf_hash(&leaf);
                 if hash != computed {
                     return Err(wrong("the leaf is not what was written"));
                 }
