@@ -265,6 +265,7 @@ fn ledger_options(
             signals: Duration::from_secs(u64::from(retention.signals_days) * DAY),
             signals_max_bytes: retention.signals_max_bytes.0,
             events: retention.events.0,
+            incidents: Duration::from_secs(u64::from(retention.incidents_days) * DAY),
             ..opspilot_ledger::Retention::default()
         },
         fatal: stopper.fatal_hook(),

@@ -103,11 +103,15 @@ pub struct Retention {
     pub signals_max_bytes: Size,
     /// How long events can be replayed to a socket that was away.
     pub events: Span,
+    /// Days that resolved incidents with their timelines and evidence, alerts that are over, and the decisions about
+    /// them are kept, counted from when they were over. What is open is never deleted, and the audit log never either.
+    #[schemars(range(min = 1, max = 36_500))]
+    pub incidents_days: u32,
 }
 
 impl Default for Retention {
     fn default() -> Retention {
-        Retention { signals_days: 7, signals_max_bytes: Size(10 << 30), events: Span::seconds(7 * 86_400) }
+        Retention { signals_days: 7, signals_max_bytes: Size(10 << 30), events: Span::seconds(7 * 86_400), incidents_days: 90 }
     }
 }
 

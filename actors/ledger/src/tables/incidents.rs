@@ -21,14 +21,28 @@ use crate::{
 pub(crate) fn insert(conn: &mut SqliteConnection, state: &IncidentState) -> Result<i64, LedgerError> {
     let row = IncidentRow::of(0, state)?;
     let num: i64 = diesel::insert_into(incident::table).values(&row).returning(incident::num).get_result(conn)?;
+    sql_query("INSERT INTO incident_text (rowid, words) VALUES (?, ?)")
+        .bind::<sql_types::BigInt, _>(num)
+        .bind::<sql_types::Text, _>(words(state))
+        .execute(conn)?;
+    Ok(num)
+}
+
+/// What an incident is found by. Nothing of it changes after the incident was opened.
+fn words(state: &IncidentState) -> String {
     let founded = &state.incident;
     let mut words = vec![founded.id.as_str(), &founded.title, &founded.description, &founded.source, &founded.rule, &founded.detected_by];
     words.extend(founded.labels.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]));
-    sql_query("INSERT INTO incident_text (rowid, words) VALUES (?, ?)")
+    words.join(" ")
+}
+
+/// Takes the words of an incident out of the search; the index itself keeps no copy to take them from.
+pub(crate) fn forget_words(conn: &mut SqliteConnection, num: i64, state: &IncidentState) -> Result<(), LedgerError> {
+    sql_query("INSERT INTO incident_text (incident_text, rowid, words) VALUES ('delete', ?, ?)")
         .bind::<sql_types::BigInt, _>(num)
-        .bind::<sql_types::Text, _>(words.join(" "))
+        .bind::<sql_types::Text, _>(words(state))
         .execute(conn)?;
-    Ok(num)
+    Ok(())
 }
 
 /// Stores a change of an incident that was read at the revision before; says its number.

@@ -356,3 +356,50 @@ fn every_list_and_every_look_up_of_the_pipeline_is_answered_from_an_index() {
         assert!(plan.iter().all(|step| step.contains("USING INDEX alert_by")), "{column}: {plan:?}");
     }
 }
+
+#[test]
+fn what_was_over_long_ago_goes_and_what_is_open_stays_whole() {
+    const DAY: std::time::Duration = std::time::Duration::from_secs(86_400);
+    let world = World::new();
+    for (from, name) in [(0, "over"), (1, "open"), (2, "lately"), (3, "newest")] {
+        world.commit(founding(name, from + 10, from, 0)).unwrap();
+    }
+    let resolve = |name: &'static str| world.person(move |tx, ada| tx.incident_resolve(&incident_id(name), ada, "fixed")).unwrap();
+    resolve("over");
+    resolve("newest");
+    world.clock.advance(DAY * 60);
+    resolve("lately");
+    world.clock.advance(DAY * 31);
+    let names = || {
+        let all = world.read(|reader| reader.incidents(&IncidentFilter::default(), &Page::first(10))).items;
+        let title = |title: String| title["payments fail (".len()..].trim_end_matches(')').to_owned();
+        let mut all: Vec<String> = all.into_iter().map(|detail| title(detail.incident.title)).collect();
+        all.sort();
+        all
+    };
+    let deadline = 10_000;
+    let tries = (0..deadline).take_while(|_| {
+        // each job gives the writer the occasion for a step of retention
+        world.ledger.write_blocking(Priority::Control, |_| Ok(())).unwrap();
+        names().len() > 3
+    });
+    assert!(tries.count() < deadline, "{:?}", names());
+    assert_eq!(names(), ["lately", "newest", "open"], "what is open, was over lately, or has the highest number stays");
+    let alerts = world.read(|reader| reader.alerts(&AlertFilter::default(), &Page::first(10))).items;
+    assert_eq!(alerts.len(), 3);
+    let counted = |sql: &str| world.read(|reader| Ok(diesel::dsl::sql::<diesel::sql_types::BigInt>(sql).get_result::<i64>(reader.conn)?));
+    assert_eq!(counted("SELECT count(DISTINCT incident) FROM timeline"), 3);
+    assert_eq!(counted("SELECT count(DISTINCT incident) FROM evidence"), 3);
+    assert_eq!(counted("SELECT count(DISTINCT incident) FROM decision"), 3);
+    assert_eq!(counted("SELECT count(*) FROM incident_fingerprint"), 3);
+    assert_eq!(counted("SELECT count(*) FROM incident_text WHERE incident_text MATCH 'over'"), 0);
+    assert_eq!(counted("SELECT count(*) FROM incident_text WHERE incident_text MATCH 'payments'"), 3);
+    assert_eq!(world.read(|reader| reader.timeline(&incident_id("open"), &Page::first(10))).items.len(), 1);
+    let record = world.read(|reader| {
+        reader.audit_verify()?;
+        reader.audit(&AuditFilter { action: Some("RET03".to_owned()), ..AuditFilter::default() }, &Page::first(10))
+    });
+    assert_eq!(record.items.len(), 1, "it is on record");
+    let torn = world.ledger.write_blocking(Priority::Bulk, |tx| Ok(sql_query("DELETE FROM timeline").execute(tx.conn)?));
+    assert!(torn.unwrap_err().to_string().contains("append-only"), "an incident that is there keeps its timeline");
+}

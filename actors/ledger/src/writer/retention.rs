@@ -14,7 +14,7 @@ use crate::{
     tables::{
         alert_log,
         audit::{AuditEntry, Object},
-        claims, cursors, events, signals,
+        claims, cursors, events, over, signals,
     },
     tx::Tx,
 };
@@ -31,6 +31,7 @@ struct Step {
     alerts: usize,
     events: usize,
     claims: usize,
+    over: over::Gone,
     denied: u64,
     forgotten_early: usize,
     gap: Option<String>,
@@ -66,6 +67,15 @@ impl WriterState {
             let least = cursors::least(tx.conn, "alerts")?;
             step.alerts = alert_log::delete_before(tx.conn, wall.before(retention.signals), least, ROWS)?;
             step.events = events::delete_before(tx.conn, wall.before(retention.events), ROWS)?;
+            step.over = over::delete_before(tx.conn, wall.before(retention.incidents), ROWS)?;
+            if step.over.incidents > 0 {
+                tx.audit(AuditEntry {
+                    code: "RET03I",
+                    object: Object::new("incidents", step.over.incidents.to_string()),
+                    body: json!({ "resolved_before": wall.before(retention.incidents), "incidents": step.over.incidents, "alerts": step.over.alerts }),
+                    ..AuditEntry::default()
+                })?;
+            }
             step.claims = match forgotten {
                 Some((up_to, early)) => {
                     step.forgotten_early = early;
@@ -81,13 +91,26 @@ impl WriterState {
             Err(error) => return Err(self.settled(super::upkeep::as_failure(error))),
         };
         // a full step means that more is waiting. One of signals may be cut by its bytes too: the next looks
-        let full = [step.alerts, step.events].iter().any(|rows| i64::try_from(*rows).is_ok_and(|rows| rows >= ROWS));
+        let full = [step.alerts, step.events, step.over.alerts, step.over.decisions]
+            .iter()
+            .any(|rows| i64::try_from(*rows).is_ok_and(|rows| rows >= ROWS));
+        let full = full || step.over.incidents > 0;
         self.upkeep.retain_on = full || step.signals > 0;
         self.upkeep.retain_at = Some(if self.upkeep.retain_on { now } else { now.saturating_add(EVERY) });
-        let deleted = step.signals + step.alerts + step.events + step.claims;
+        let over = &step.over;
+        let deleted = step.signals + step.alerts + step.events + step.claims + over.incidents + over.alerts + over.decisions;
         self.upkeep.dirty |= deleted > 0;
         let metrics = &self.shared.metrics;
-        for (table, rows) in [("signal_block", step.signals), ("alert_log", step.alerts), ("event", step.events), ("claim", step.claims)] {
+        for (table, rows) in [
+            ("signal_block", step.signals),
+            ("alert_log", step.alerts),
+            ("event", step.events),
+            ("claim", step.claims),
+            ("incident", over.incidents),
+            ("timeline", over.timeline),
+            ("alert", over.alerts),
+            ("decision", over.decisions),
+        ] {
             metrics.retained.with_label_values(&[table]).inc_by(u64::try_from(rows).unwrap_or(0));
         }
         metrics.claims.set(i64::try_from(self.claims.len()).unwrap_or(i64::MAX));

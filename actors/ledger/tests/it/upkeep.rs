@@ -310,3 +310,23 @@ fn a_damaged_backup_is_refused_and_nothing_is_touched() {
     assert!(refused.to_string().contains("cannot be used"), "{refused}");
     assert_eq!(messages(&rig.open()).len(), 2000);
 }
+
+#[test]
+fn denied_attempts_that_a_full_queue_refuses_are_counted() {
+    let rig = Rig::new();
+    let mut options = rig.options();
+    options.limits = Limits { bulk_queue: 1, ..options.limits };
+    let registry = options.registry.clone();
+    let ledger = Ledger::open(options).unwrap();
+    let held = crate::support::hold_writer(&ledger);
+    let rt = runtime();
+    let waits = ledger.denied(ada(), "GET /a".to_owned());
+    for _ in 0..3 {
+        rt.block_on(ledger.denied(ada(), "GET /b".to_owned())).unwrap_err();
+    }
+    drop(held);
+    rt.block_on(waits).unwrap();
+    let families = registry.gather();
+    let lost = families.iter().find(|family| family.name() == "opspilot_audit_refused_total").unwrap();
+    assert_eq!(lost.get_metric()[0].get_counter().get_value(), 3.0);
+}
