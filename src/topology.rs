@@ -191,7 +191,7 @@ impl Topology {
             control: Arc::new(Panel(Arc::clone(&switchboard))),
             stopping: told,
         })?;
-        modules.serve_live(state.live.clone());
+        modules.serve(state.live.clone(), state.dashboard.clone());
         modules.start_category("ui").await;
         let server = http::serve(web::Data::new(state), listener, tls, |_| {})?;
         health.enabled(ui::API);

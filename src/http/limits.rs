@@ -47,7 +47,7 @@ impl Class {
             "/api/auth/login" => Class::Login,
             "/" | "/api/livez" | "/api/readyz" | "/api/metrics" | "/api/openapi.json" => Class::Exempt,
             "/api/events" => Class::Ingest,
-            _ if path.starts_with("/api/docs/") => Class::Exempt,
+            _ if path.starts_with("/api/docs/") || path.starts_with("/page/") => Class::Exempt,
             _ if path.starts_with("/api/ingest/") || path.starts_with("/v1/") || path.starts_with("/v2/") => Class::Ingest,
             _ if method == Method::GET || method == Method::HEAD => Class::Read,
             _ => Class::Write,

@@ -11,6 +11,7 @@ pub mod api_keys;
 pub mod audit;
 pub mod auth;
 pub mod body;
+pub mod dashboard;
 pub mod docs;
 pub mod error;
 pub mod guard;
@@ -94,8 +95,8 @@ routes! {
     "/api/live" => { get: viewer live::get };
 
     // the page and the API document
-    "/" => { get: public docs::page };
-    "/page.css" => { get: public docs::style };
+    "/" => { get: public dashboard::page };
+    "/page/{file}" => { get: public dashboard::file };
     "/api/openapi.json" => { get: public docs::openapi };
 
     // accounts

@@ -355,7 +355,6 @@ fn decorate(headers: &mut HeaderMap, standing: Option<Standing>, id: &RequestId,
     set("cross-origin-opener-policy", "same-origin");
     set("cross-origin-resource-policy", "same-origin");
     set("x-frame-options", "DENY");
-    set("cache-control", "no-store");
     set("x-request-id", &id.0);
     if tls {
         set("strict-transport-security", "max-age=31536000");
@@ -364,6 +363,10 @@ fn decorate(headers: &mut HeaderMap, standing: Option<Standing>, id: &RequestId,
         set("x-ratelimit-limit", &standing.limit.to_string());
         set("x-ratelimit-remaining", &standing.remaining.to_string());
         set("x-ratelimit-reset", &standing.reset.to_string());
+    }
+    // only the files of the page say otherwise: everybody gets the same ones
+    if !headers.contains_key(header::CACHE_CONTROL) {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use super::{
     auth::Auth,
+    dashboard::Dashboard,
     error::ApiError,
     idempotency::InFlight,
     ingest::{IN_FLIGHT, Intake},
@@ -137,6 +138,8 @@ pub struct AppState {
     pub tickets: Tickets,
     /// The live feed, once its module runs.
     pub live: Live,
+    /// The operator's page, once its module runs.
+    pub dashboard: Dashboard,
     /// What the process lets the API see and do.
     pub control: Arc<dyn Control>,
     /// Turns true when the service begins to stop.
@@ -147,6 +150,7 @@ pub struct AppState {
     pub(super) intake: Intake,
     pub(super) in_flight: InFlight,
     pub(super) request_ids: RequestIds,
+    pub(super) refusals: Refusals,
     pub(super) metrics: HttpMetrics,
 }
 
@@ -160,7 +164,9 @@ impl AppState {
             in_flight: InFlight::default(),
             intake: Intake::new(IN_FLIGHT, &deps.registry)?,
             live: Live::new(&deps.registry)?,
+            dashboard: Dashboard::default(),
             request_ids: RequestIds::default(),
+            refusals: Refusals::default(),
             metrics: HttpMetrics::register(&deps.registry)?,
             ledger: deps.ledger,
             clock: deps.clock,

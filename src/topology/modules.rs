@@ -17,6 +17,7 @@ use super::groups::Groups;
 use crate::{
     config::ModuleSettings,
     http::{
+        dashboard::{self, Dashboard},
         live::{self, Live},
         state::{ControlError, Retried, Switch},
     },
@@ -34,8 +35,8 @@ pub(super) struct Modules {
     groups: Groups,
     entries: Vec<&'static Entry>,
     stages: Stages,
-    /// The live feed, once there is a server it belongs to.
-    live: OnceLock<Live>,
+    /// The live feed and the page, once there is a server they belong to.
+    served: OnceLock<(Live, Dashboard)>,
     /// Where alerts that were set aside go; it is no module of its own.
     pipeline: OnceLock<Handle<Pipeline>>,
     state: Mutex<State>,
@@ -61,16 +62,16 @@ impl Modules {
             groups,
             entries,
             stages,
-            live: OnceLock::new(),
+            served: OnceLock::new(),
             pipeline: OnceLock::new(),
             state: Mutex::new(State { settings, running: BTreeMap::new() }),
         }
     }
 
-    /// Names the live feed, which `ui.websocket` starts.
-    pub(super) fn serve_live(&self, live: Live) {
+    /// Names the live feed, which `ui.websocket` starts, and the page, which `ui.dashboard` opens.
+    pub(super) fn serve(&self, live: Live, dashboard: Dashboard) {
         // there is one server, so this is called once
-        drop(self.live.set(live));
+        drop(self.served.set((live, dashboard)));
     }
 
     /// Names the consumer of alerts, so that its dead letters find it.
@@ -129,11 +130,12 @@ impl Modules {
     fn start(&self, state: &mut State, entry: &'static Entry, config: serde_json::Value) -> Result<(), String> {
         self.ctx.health.enabled(entry.id);
         let ctx = ModuleContext { supervisor: self.groups.of(entry.id).clone(), ..self.ctx.clone() };
-        let started = match self.live.get().filter(|_| entry.id == live::ID) {
-            Some(live) => serde_json::from_value(config)
+        let started = match self.served.get() {
+            Some((live, _)) if entry.id == live::ID => serde_json::from_value(config)
                 .map_err(|error| StartError::Failed(error.to_string()))
                 .and_then(|config| live.start(&ctx.for_module(entry.id), config)),
-            None => (entry.start)(&ctx, config),
+            Some((_, dashboard)) if entry.id == dashboard::ID => Ok(dashboard.open()),
+            _ => (entry.start)(&ctx, config),
         };
         match started {
             Ok(module) => {

@@ -146,8 +146,7 @@ async fn the_document_and_its_viewer_are_served_without_any_other_server() {
     assert!(initializer.as_str().unwrap().contains("/api/openapi.json"), "{initializer}");
     let page = api.get(As::Nobody, "/").await.expect(200);
     let text = page.body.as_str().unwrap();
-    assert!(text.contains("/api/openapi.json") && text.contains("/api/live"), "it names the API and the feed");
-    assert!(!text.contains("<script") && !text.contains("style="), "nothing inline");
+    assert!(text.contains("/page/main.js") && text.contains("opspilot"), "it names its script, and the way without one");
     assert!(page.header("content-security-policy").starts_with("default-src 'none'"));
     api.stop().await;
 }

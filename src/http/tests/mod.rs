@@ -4,6 +4,7 @@
 
 mod accounts;
 mod authz;
+mod dashboard;
 mod hostile;
 mod idempotency;
 mod incidents;

@@ -248,6 +248,7 @@ impl Api {
             })
             .unwrap(),
         );
+        drop(state.dashboard.open());
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let server = http::serve(state.clone(), listener, tls, more).unwrap();
         let client =
