@@ -39,6 +39,21 @@ async fn health_says_the_status_to_everybody_and_the_rest_to_those_who_may_see_i
 }
 
 #[actix_web::test]
+async fn a11_a_clock_that_is_behind_a_time_that_was_is_a_reason_not_to_be_ready() {
+    const HOUR: std::time::Duration = std::time::Duration::from_secs(3600);
+    let api = Api::start().await;
+    api.clock.advance(HOUR);
+    api.user("ada", Role::Viewer).await;
+    api.get(As::Nobody, "/api/readyz").await.expect(200);
+    api.clock.set_back(HOUR);
+    let waiting = api.get(As::Nobody, "/api/readyz").await.expect(503);
+    assert!(waiting.body["detail"].as_str().unwrap().starts_with("clock_regression: the clock is 3"), "{:?}", waiting.body);
+    api.clock.advance(HOUR);
+    api.get(As::Nobody, "/api/readyz").await.expect(200);
+    api.stop().await;
+}
+
+#[actix_web::test]
 async fn whoever_may_get_may_ask_for_the_head_alone() {
     let api = Api::start().await;
     let root = api.someone("root", Role::Admin).await;

@@ -55,6 +55,11 @@ impl Shifted {
         self.by_ms.fetch_add(u64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
     }
 
+    /// Sets the clock back, at most to the right time.
+    pub(super) fn set_back(&self, by: Duration) {
+        self.by_ms.fetch_sub(u64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
+    }
+
     fn by(&self) -> Duration {
         Duration::from_millis(self.by_ms.load(Ordering::SeqCst))
     }
