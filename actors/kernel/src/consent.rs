@@ -273,6 +273,11 @@ impl Standing {
         person.role.includes(Role::Operator) || self.clauses.iter().any(|clause| clause.admits(person))
     }
 
+    /// Whether this person, as their account is now, may stand behind the proposal.
+    pub fn may_propose(&self, person: &Voter) -> bool {
+        person.role.includes(Role::Operator)
+    }
+
     /// What time alone makes of it.
     pub fn at(mut self, now: Timestamp) -> Standing {
         let over = match self.status {

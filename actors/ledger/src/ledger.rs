@@ -438,6 +438,11 @@ impl Ledger {
         &self.inner.shared.metrics.queue_depth
     }
 
+    /// Names this run of the process.
+    pub fn boot(&self) -> &str {
+        &self.inner.shared.identity.boot
+    }
+
     /// The clock that the ledger was opened with.
     pub fn clock(&self) -> &SharedClock {
         &self.inner.shared.options.clock

@@ -1,8 +1,9 @@
 //! The tables as Diesel sees them: one file for each migration directory, kept equal by a test.
 
 mod accounts;
+mod actions;
 mod audit_tree;
 mod core;
 mod incidents;
 
-pub(crate) use self::{accounts::*, audit_tree::*, core::*, incidents::*};
+pub(crate) use self::{accounts::*, actions::*, audit_tree::*, core::*, incidents::*};

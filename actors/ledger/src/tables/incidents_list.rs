@@ -9,6 +9,7 @@ use diesel::{
 };
 use opspilot_kernel::{
     alert::{Alert, Observation},
+    approval::Approval,
     ids::IncidentId,
     incident::{Incident, IncidentStatus},
     signal::Severity,
@@ -17,7 +18,7 @@ use opspilot_kernel::{
 use serde::Serialize;
 
 use super::{
-    alerts,
+    alerts, approvals,
     incidents_rows::{IncidentRow, counted, json, meaning, parsed},
     incidents_state::IncidentState,
 };
@@ -66,6 +67,8 @@ pub struct IncidentDetail {
     pub evidence_beyond: u64,
     /// Timeline entries that its full timeline could not take.
     pub timeline_beyond: u64,
+    /// The newest of the actions that were proposed for it.
+    pub approvals: Vec<Approval>,
 }
 
 /// One observation kept with an incident.
@@ -203,7 +206,8 @@ fn detail(conn: &mut SqliteConnection, row: IncidentRow, budget: &mut usize) -> 
             pieces.push(Evidence { id: format!("e{n}"), observation: parsed(&body)? });
         }
     }
-    Ok(IncidentDetail { incident, alerts, evidence: pieces, evidence_beyond, timeline_beyond })
+    let approvals = approvals::of_incident(conn, incident.id.as_str())?;
+    Ok(IncidentDetail { incident, alerts, evidence: pieces, evidence_beyond, timeline_beyond, approvals })
 }
 
 /// The search as the index of words understands it: every word, each of which may be cut short.

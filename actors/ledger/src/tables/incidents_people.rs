@@ -68,7 +68,7 @@ impl Tx<'_> {
     /// again after its cooldown opens it again.
     pub fn incident_resolve(&mut self, id: &IncidentId, actor: &Actor, resolution: &str) -> Result<Incident, LedgerError> {
         let now = self.now();
-        self.change_incident(id, actor, |state, conn, num| {
+        let resolved = self.change_incident(id, actor, |state, conn, num| {
             let incident = &mut state.incident;
             if incident.status == IncidentStatus::Resolved {
                 return Err(LedgerError::Conflict("the incident is already resolved".to_owned()));
@@ -82,7 +82,9 @@ impl Tx<'_> {
             alerts::resolve_all_of(conn, id, now)?;
             incidents::hold_fingerprints(conn, num, IncidentStatus::Resolved)?;
             Ok(Told { kind: TimelineKind::Resolved, code: "INC03I", text: resolution.to_owned() })
-        })
+        })?;
+        self.approvals_of_resolved(id, actor)?;
+        Ok(resolved)
     }
 
     /// A person says that it is not over after all. It then stays open until a person resolves it, or one

@@ -11,7 +11,7 @@ use opspilot_kernel::{
     event::Event,
     fingerprint::Fingerprint,
     ids::{IncidentId, Seq},
-    incident::TimelineKind,
+    incident::{IncidentStatus, TimelineKind},
     principal::Actor,
     time::Timestamp,
 };
@@ -162,6 +162,8 @@ impl Tx<'_> {
         for (what, why) in lifecycle {
             self.audit_incident(&actor, what.code(), &state.incident.id, &why)?;
         }
+        let resolved = state.incident.status == IncidentStatus::Resolved && changes.contains(&TimelineKind::Resolved);
+        let resolved = resolved.then(|| state.incident.id.clone());
         let incident = Box::new(state.incident);
         match founded {
             Some(_) if changes.is_empty() => self.event(Event::IncidentCreated(incident))?,
@@ -171,6 +173,9 @@ impl Tx<'_> {
             }
             None => self.event(Event::IncidentUpdated { incident, changes })?,
         };
+        if let Some(resolved) = resolved {
+            self.approvals_of_resolved(&resolved, &actor)?;
+        }
         Ok(())
     }
 }

@@ -3,12 +3,14 @@
 
 pub(crate) mod alert_log;
 pub(crate) mod alerts;
+pub(crate) mod approvals;
 pub(crate) mod audit;
 pub(crate) mod claims;
 pub(crate) mod cursors;
 pub(crate) mod dead_letters;
 pub(crate) mod decisions;
 pub(crate) mod events;
+pub(crate) mod executions;
 pub(crate) mod idempotency;
 pub(crate) mod incidents;
 pub(crate) mod incidents_list;
@@ -19,6 +21,7 @@ pub(crate) mod incidents_state;
 #[cfg(test)]
 mod incidents_tests;
 pub(crate) mod keys;
+pub(crate) mod kill_switch;
 pub(crate) mod meta;
 pub(crate) mod over;
 pub(crate) mod reloads;

@@ -225,6 +225,7 @@ impl Tx<'_> {
         }
         body.insert("sessions_ended".to_owned(), json!(ended));
         self.audit(entry("USR02I", actor, Object::new("user", &old.name), body.into()))?;
+        self.approvals_of_changed(&old.name, actor)?;
         Ok(new)
     }
 }
