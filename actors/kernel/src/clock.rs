@@ -26,6 +26,9 @@ pub trait Clock: Send + Sync + 'static {
     /// Tells of a time that was already: a clock that never goes back goes on from there.
     fn not_before(&self, _was: Timestamp) {}
 
+    /// Takes the machine's time as it is now, also if that was already: somebody looked at it.
+    fn accept(&self) {}
+
     /// By how much the machine is behind a time that was already, if by more than the [`TOLERANCE`].
     fn regression(&self) -> Option<Duration> {
         Some(self.now().since(self.wall())).filter(|behind| *behind > TOLERANCE)
@@ -118,6 +121,11 @@ impl Clock for SteadyClock {
 
     fn wall(&self) -> Timestamp {
         self.raw.wall()
+    }
+
+    fn accept(&self) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = Reading { time: since_1970(self.raw.now()), elapsed: self.raw.elapsed() };
     }
 
     fn not_before(&self, was: Timestamp) {
@@ -287,6 +295,15 @@ mod tests {
             clock.now();
         }
         assert_eq!(clock.now(), NOON.after(Duration::from_secs(10)));
+    }
+
+    #[test]
+    fn a11_once_accepted_the_machines_time_is_gone_by_again() {
+        let (raw, clock) = clocks();
+        raw.set(NOON.before(DAY));
+        assert_eq!((clock.now(), clock.regression()), (NOON, Some(DAY)));
+        clock.accept();
+        assert_eq!((clock.now(), clock.regression()), (NOON.before(DAY), None));
     }
 
     #[test]

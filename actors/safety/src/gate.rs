@@ -11,6 +11,7 @@ use opspilot_kernel::{
     principal::Actor,
     time::Timestamp,
 };
+pub use opspilot_ledger::KillSwitch;
 use opspilot_ledger::LedgerError;
 use opspilot_runtime::{AskError, Handle};
 use serde_json::Value;
@@ -116,19 +117,6 @@ pub enum Decision {
     Pending(Approval),
     /// Enough people agreed.
     Approved(Approval, IssuedToken),
-}
-
-/// Whether anything may run at all.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct KillSwitch {
-    /// Whether it is engaged: then nothing is started.
-    pub engaged: bool,
-    /// Who engaged or released it last.
-    pub by: Option<String>,
-    /// When.
-    pub at: Option<Timestamp>,
-    /// Why.
-    pub reason: Option<String>,
 }
 
 /// What may be proposed.

@@ -10,6 +10,7 @@
 
 mod actor;
 mod catalogue;
+mod failpoint;
 mod gate;
 mod interpreters;
 mod param;
@@ -17,6 +18,7 @@ mod permit;
 mod policy;
 mod render;
 mod template;
+mod token;
 
 pub use opspilot_kernel::{
     consent::{Clause, Refusal, Voter},

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::template::{ParamSpec, ParamType};
 
 /// The longest value of any type, in characters.
-pub const LONGEST: usize = 4096;
+pub(crate) const LONGEST: usize = 4096;
 /// The longest text unless the action says otherwise, in characters.
 const TEXT_LENGTH: usize = 256;
 /// The largest whole number that canonical JSON can hold.

@@ -130,10 +130,10 @@ pub struct Unfinished {
 impl Tx<'_> {
     /// Uses a token up and begins the run, all or nothing: the token is active and this one, the epoch is the current
     /// one, whoever agreed still may, nobody approved their own, nothing is frozen, the plan would be rendered the same
-    /// (`is_same`), its targets are free. The caller hands the plan over only after this is committed.
-    pub fn consume(&mut self, with: &Consumption, is_same: impl FnOnce(&StoredPlan) -> bool) -> Ruled<Started> {
+    /// (`is_same`), something is there to carry it out (`can_run`), its targets are free. The caller hands the plan over only after this is committed.
+    pub fn consume(&mut self, with: &Consumption, can_run: bool, is_same: impl FnOnce(&StoredPlan) -> bool) -> Ruled<Started> {
         let row = self.caught_up(&with.approval)?;
-        let refusal = match self.may_start(&row, with, is_same)? {
+        let refusal = match self.may_start(&row, with, can_run, is_same)? {
             Ok(()) => return self.start(&row, with).map(Ok),
             Err(refusal) => refusal,
         };
@@ -162,6 +162,7 @@ impl Tx<'_> {
         &mut self,
         row: &ApprovalRow,
         with: &Consumption,
+        can_run: bool,
         is_same: impl FnOnce(&StoredPlan) -> bool,
     ) -> Result<Result<(), Refusal>, LedgerError> {
         let now = self.now();
@@ -218,6 +219,10 @@ impl Tx<'_> {
         }
         if let Some(why) = kill_switch::engaged(self.conn)? {
             return Ok(Err(Refusal::Frozen(why)));
+        }
+        // while nothing offers and carries out actions, nothing can be said about the plan either
+        if !can_run {
+            return Ok(Err(Refusal::NoExecutor));
         }
         if !is_same(&row.stored_plan()?) {
             return Ok(Err(Refusal::PlanChanged));

@@ -177,6 +177,13 @@ impl Tx<'_> {
 }
 
 impl Reader<'_> {
+    /// Whether tokens of an epoch that is over are still active.
+    pub fn has_stale_tokens(&mut self) -> Result<bool, LedgerError> {
+        let epoch = meta::get(self.conn, meta::EPOCH)?.unwrap_or_default();
+        let stale = approval_token::table.filter(approval_token::state.eq("active").and(approval_token::epoch.ne(epoch)));
+        Ok(stale.count().get_result::<i64>(self.conn)? > 0)
+    }
+
     /// When the next approval expires or lapses.
     pub fn next_approval_deadline(&mut self) -> Result<Option<Timestamp>, LedgerError> {
         let pending: Option<i64> =

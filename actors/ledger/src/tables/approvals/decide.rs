@@ -101,10 +101,12 @@ impl Tx<'_> {
     }
 
     /// A person agrees to the plan with this digest. When enough did, `mint` makes the token in the same transaction.
+    /// `lacks_password` says that the tier needs the password again and it was not given.
     /// `is_same` tells whether the plan would be rendered the same now; `elapsed` is monotonic time.
     pub fn approval_vote(
         &mut self,
         ballot: &Ballot,
+        lacks_password: bool,
         digest: PlanDigest,
         elapsed: Duration,
         is_same: impl FnOnce(&StoredPlan) -> bool,
@@ -117,6 +119,9 @@ impl Tx<'_> {
             Ok(next) => next,
             Err(refusal) => return Ok(Err(refusal)),
         };
+        if lacks_password {
+            return Ok(Err(Refusal::StepUpRequired));
+        }
         if self.is_clock_behind() {
             return Ok(Err(Refusal::ClockRegression));
         }
