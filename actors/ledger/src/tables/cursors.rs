@@ -1,6 +1,8 @@
 //! `follower_cursor`, `snapshot`, `attempt`: how far each follower has come, what it knows, and what it
 //! failed at.
 
+use std::collections::BTreeMap;
+
 use diesel::prelude::*;
 use opspilot_kernel::{ids::Seq, time::Timestamp};
 
@@ -14,6 +16,16 @@ use crate::{
 /// The part of a follower's snapshot that says how far what it makes of the log is committed: a number of eight bytes,
 /// the least significant first. What else it knows may stand further back, at its cursor.
 pub const DONE: &str = "@done";
+
+/// What the keys of parts begin with that were written before the cursor they belong to, then its number in 16 digits.
+const STAGED: &str = "+";
+const STAGED_END: &str = ",";
+
+/// The number and the key of a part that was written ahead.
+fn staged(key: &str) -> Option<(Seq, &str)> {
+    let (digits, key) = key.strip_prefix(STAGED)?.split_at_checked(16)?;
+    Some((Seq::from_str_radix(digits, 16).ok()?, key))
+}
 
 /// A part of what a follower knows, replaced as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +61,11 @@ impl Tx<'_> {
                 .execute(self.conn)?;
         }
         use snapshot::dsl as t;
+        let ahead = if snapshots.is_empty() { Vec::new() } else { self.staged_keys(module)? };
         for part in snapshots {
+            for key in ahead.iter().filter(|key| staged(key).is_some_and(|(_, key)| key == part.key)) {
+                diesel::delete(t::snapshot.find((module, key))).execute(self.conn)?;
+            }
             if part.blob.is_empty() {
                 diesel::delete(t::snapshot.find((module, &part.key))).execute(self.conn)?;
             } else {
@@ -59,6 +75,23 @@ impl Tx<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Writes a part of what `module` will know at `cursor`, where it does not stand yet: with a cursor short of that, this
+    /// part is not among its snapshots. So what is too large for one transaction is written in several, the cursor last.
+    pub fn stage_snapshots(&mut self, module: &str, cursor: Seq, snapshots: Vec<Snapshot>) -> Result<(), LedgerError> {
+        use snapshot::dsl as t;
+        for part in snapshots {
+            let key = format!("{STAGED}{cursor:016x}{}", part.key);
+            diesel::replace_into(t::snapshot).values((t::module.eq(module), t::key.eq(key), t::blob.eq(&part.blob))).execute(self.conn)?;
+        }
+        Ok(())
+    }
+
+    fn staged_keys(&mut self, module: &str) -> Result<Vec<String>, LedgerError> {
+        use snapshot::dsl as t;
+        let ahead = t::snapshot.filter(t::module.eq(module)).filter(t::key.ge(STAGED)).filter(t::key.lt(STAGED_END));
+        Ok(ahead.select(t::key).load(self.conn)?)
     }
 
     /// Says that `module` follows `log` (`signals` or `alerts`); only then does retention wait for it.
@@ -72,7 +105,12 @@ impl Tx<'_> {
             .set((t::log.eq(log), t::live.eq(true), t::at.eq(now)))
             .execute(self.conn)?;
         let seq: i64 = t::follower_cursor.find(module).select(t::seq).first(self.conn)?;
-        loaded(seq)
+        let seq = loaded(seq)?;
+        // a set that was never finished
+        for key in self.staged_keys(module)?.iter().filter(|key| staged(key).is_some_and(|(of, _)| of > seq)) {
+            diesel::delete(snapshot::table.find((module, key))).execute(self.conn)?;
+        }
+        Ok(seq)
     }
 
     /// Says that `module` no longer follows: it was switched off. Its cursor stays, retention ignores it.
@@ -177,7 +215,18 @@ impl Reader<'_> {
         use snapshot::dsl as t;
         let rows: Vec<(String, Vec<u8>)> =
             t::snapshot.filter(t::module.eq(module)).order(t::key).select((t::key, t::blob)).load(self.conn)?;
-        Ok(rows.into_iter().map(|(key, blob)| Snapshot { key, blob }).collect())
+        let cursor = self.cursor(module)?;
+        let (ahead, plain): (Vec<_>, Vec<_>) = rows.into_iter().partition(|(key, _)| staged(key).is_some());
+        let mut parts: BTreeMap<String, Vec<u8>> = plain.into_iter().collect();
+        // by number, so the newest of a key wins; one written in the ordinary way took those before it away
+        for (key, blob) in ahead {
+            match staged(&key) {
+                Some((of, key)) if of <= cursor && blob.is_empty() => drop(parts.remove(key)),
+                Some((of, key)) if of <= cursor => drop(parts.insert(key.to_owned(), blob)),
+                _ => {}
+            }
+        }
+        Ok(parts.into_iter().map(|(key, blob)| Snapshot { key, blob }).collect())
     }
 
     /// What `module` began and never got past: first number, last number, how often. Ascending, wider ranges first.

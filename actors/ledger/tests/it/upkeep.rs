@@ -330,3 +330,30 @@ fn denied_attempts_that_a_full_queue_refuses_are_counted() {
     let lost = families.iter().find(|family| family.name() == "opspilot_audit_refused_total").unwrap();
     assert_eq!(lost.get_metric()[0].get_counter().get_value(), 3.0);
 }
+
+#[test]
+fn a1_a_snapshot_in_several_transactions_counts_when_its_cursor_is_written_and_never_in_part() {
+    let rig = Rig::new();
+    let ledger = rig.open();
+    let part = |key: &str, text: &str| opspilot_ledger::Snapshot { key: key.to_owned(), blob: text.as_bytes().to_vec() };
+    let known = |ledger: &Ledger| {
+        let parts = ledger.read_blocking(|reader| reader.snapshots("detector.a")).unwrap();
+        parts.into_iter().map(|part| format!("{}={}", part.key, String::from_utf8(part.blob).unwrap())).collect::<Vec<_>>()
+    };
+    let write = |ledger: &Ledger, job: fn(&mut opspilot_ledger::Tx<'_>, Vec<opspilot_ledger::Snapshot>) -> _, parts| {
+        ledger.write_blocking(Priority::Bulk, move |tx| job(tx, parts)).unwrap();
+    };
+    write(&ledger, |tx, parts| tx.save_cursor("detector.a", 5, parts), vec![part("a", "1"), part("b", "1"), part("c", "1")]);
+    write(&ledger, |tx, parts| tx.stage_snapshots("detector.a", 10, parts), vec![part("a", "2"), part("b", "")]);
+    assert_eq!(known(&ledger), ["a=1", "b=1", "c=1"], "the set is not complete");
+    drop(ledger);
+    let ledger = rig.open();
+    ledger.write_blocking(Priority::Bulk, |tx| tx.follow("detector.a", "signals")).unwrap();
+    write(&ledger, |tx, parts| tx.save_cursor("detector.a", 12, parts), vec![part("c", "3")]);
+    assert_eq!(known(&ledger), ["a=1", "b=1", "c=3"], "a set that was cut off never counts");
+    write(&ledger, |tx, parts| tx.stage_snapshots("detector.a", 20, parts), vec![part("a", "4"), part("b", ""), part("d", "4")]);
+    write(&ledger, |tx, parts| tx.save_cursor("detector.a", 20, parts), vec![part("c", "4")]);
+    assert_eq!(known(&ledger), ["a=4", "c=4", "d=4"]);
+    write(&ledger, |tx, parts| tx.save_cursor("detector.a", 21, parts), vec![part("a", "5"), part("b", "5"), part("d", "")]);
+    assert_eq!(known(&ledger), ["a=5", "b=5", "c=4"]);
+}

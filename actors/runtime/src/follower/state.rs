@@ -164,19 +164,49 @@ impl<C: Consumer> State<C> {
     }
 }
 
-/// Writes a commit, unless another instance has taken this one's place.
-pub(super) fn write<C: Consumer>(
-    deps: Arc<Deps<C>>,
-    lease: Lease,
-    commit: Commit<C::Output>,
-) -> impl Future<Output = Result<(), LedgerError>> {
+/// What one transaction writes of snapshots.
+const SNAPSHOT_BYTES: usize = 1 << 20;
+
+/// Cuts snapshots into parts that each fit into a transaction; one that does not fit alone goes alone.
+fn parts(snapshots: Vec<Snapshot>) -> Vec<Vec<Snapshot>> {
+    let mut parts: Vec<Vec<Snapshot>> = Vec::new();
+    let mut bytes = 0_usize;
+    for snapshot in snapshots {
+        let size = snapshot.key.len().saturating_add(snapshot.blob.len());
+        bytes = bytes.saturating_add(size);
+        match parts.last_mut() {
+            Some(part) if bytes <= SNAPSHOT_BYTES => part.push(snapshot),
+            _ => {
+                bytes = size;
+                parts.push(vec![snapshot]);
+            }
+        }
+    }
+    parts
+}
+
+/// Writes a commit, unless another instance has taken this one's place. Snapshots that are too large for one transaction
+/// are written ahead in several; they count only with the last, which moves the cursor.
+pub(super) async fn write<C: Consumer>(deps: Arc<Deps<C>>, lease: Lease, commit: Commit<C::Output>) -> Result<(), LedgerError> {
     let (module, log) = (deps.module, C::Entry::LOG);
     let ledger: &Ledger = &deps.ledger;
-    ledger.write(Priority::Bulk, move |tx| {
+    let Commit { outputs, cursor, done, snapshots, dead, revived, clear_upto } = commit;
+    let mut ahead = parts(snapshots);
+    let mut snapshots = ahead.pop().unwrap_or_default();
+    for part in ahead {
+        let lease = lease.clone();
+        let staged = ledger.write(Priority::Bulk, move |tx| {
+            if !lease.is_current() {
+                return Err(LedgerError::Conflict("another instance has taken over".to_owned()));
+            }
+            tx.stage_snapshots(module, cursor, part)
+        });
+        staged.await?;
+    }
+    let committed = ledger.write(Priority::Bulk, move |tx| {
         if !lease.is_current() {
             return Err(LedgerError::Conflict("another instance has taken over".to_owned()));
         }
-        let Commit { outputs, cursor, done, mut snapshots, dead, revived, clear_upto } = commit;
         snapshots.push(Snapshot { key: DONE.to_owned(), blob: done.to_le_bytes().to_vec() });
         if let Some(dead) = dead {
             tx.dead_letter(module, log, (dead.first, dead.last), &dead.payload, &dead.error, dead.attempts)?;
@@ -188,5 +218,21 @@ pub(super) fn write<C: Consumer>(
             tx.clear_attempts(module, last)?;
         }
         <C::Output as Committed>::commit(tx, module, cursor, outputs, snapshots)
-    })
+    });
+    committed.await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn snapshots_are_cut_so_that_each_part_fits_into_a_transaction() {
+        let of = |sizes: &[usize]| sizes.iter().map(|size| Snapshot { key: String::new(), blob: vec![0; *size] }).collect::<Vec<_>>();
+        let cut =
+            |sizes: &[usize]| parts(of(sizes)).iter().map(|part| part.iter().map(|one| one.blob.len()).collect()).collect::<Vec<Vec<_>>>();
+        assert_eq!(cut(&[]), Vec::<Vec<usize>>::new());
+        assert_eq!(cut(&[1, SNAPSHOT_BYTES - 1, 1]), [vec![1, SNAPSHOT_BYTES - 1], vec![1]]);
+        assert_eq!(cut(&[5, SNAPSHOT_BYTES + 1, 7, 8]), [vec![5], vec![SNAPSHOT_BYTES + 1], vec![7, 8]]);
+    }
 }
