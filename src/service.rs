@@ -16,7 +16,7 @@ use slog::{info, warn};
 use crate::{
     cli::{Failure, Outcome, tell},
     config::{Config, Sources, load},
-    shutdown::{Reason, Stopper},
+    shutdown::{Reason, Stopper, forced},
     telemetry::{self, Telemetry},
     topology::{FirstPassword, Ground, Topology, catalogue},
 };
@@ -129,8 +129,12 @@ async fn supervised(
             outcome
         }
     };
-    topology.stop().await;
+    let closed = topology.stop().await;
     info!(log, "stopped");
+    if !closed && outcome.is_ok() && stopper.reason().is_none_or(|reason| reason.code() == 0) {
+        // what was queued may not be stored: nobody may take this for a clean stop
+        return Err(Failure { text: String::new(), code: forced(0) });
+    }
     // what was found wrong on the way counts more than why the stop began
     match stopper.reason() {
         Some(reason) if outcome.is_ok() => reasoned(&reason),

@@ -169,7 +169,7 @@ impl Stopper {
 }
 
 /// The exit code of a stop that had to be cut off: never success.
-fn forced(code: u8) -> u8 {
+pub(crate) fn forced(code: u8) -> u8 {
     if code == 0 { FORCED } else { code }
 }
 
@@ -178,14 +178,17 @@ fn share(name: &str) -> Option<Duration> {
 }
 
 /// One step of the stop. A step that takes longer than `patience`, or than its share of the [`DEADLINE`], is logged and
-/// left behind.
-pub async fn phase(log: &Logger, name: &'static str, patience: Duration, work: impl Future<Output = ()>) {
+/// left behind: the answer is whether it ended.
+pub async fn phase(log: &Logger, name: &'static str, patience: Duration, work: impl Future<Output = ()>) -> bool {
     let patience = share(name).map_or(patience, |share| patience.min(share));
     let begun = tokio::time::Instant::now();
-    match tokio::time::timeout(patience, work).await {
-        Ok(()) => slog::debug!(log, "stopped"; "part" => name, "millis" => begun.elapsed().as_millis()),
-        Err(_) => warn!(log, "a part did not stop in time and is left behind"; "part" => name),
+    let ended = tokio::time::timeout(patience, work).await.is_ok();
+    if ended {
+        slog::debug!(log, "stopped"; "part" => name, "millis" => begun.elapsed().as_millis());
+    } else {
+        warn!(log, "a part did not stop in time and is left behind"; "part" => name);
     }
+    ended
 }
 
 #[cfg(test)]

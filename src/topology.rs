@@ -214,7 +214,9 @@ impl Topology {
     }
 
     /// Stops everything in order: nothing that was acknowledged is lost, and whoever is connected is told.
-    pub async fn stop(mut self) {
+    ///
+    /// Whether the ledger closed; if not, what was queued may not be stored.
+    pub async fn stop(mut self) -> bool {
         let log = &self.log;
         let seconds = Duration::from_secs;
         // readiness says no, sockets are closed with 1001, which would hold up the server otherwise
@@ -234,12 +236,14 @@ impl Topology {
             self.supervisor.stop_all().await;
         })
         .await;
-        phase(log, "ledger", seconds(3), async {
-            if let Err(error) = self.ledger.shut_down().await {
-                slog::error!(log, "the ledger did not close in order"; "error" => %error);
+        let mut closed = false;
+        let in_time = phase(log, "ledger", seconds(3), async {
+            match self.ledger.shut_down().await {
+                Ok(()) => closed = true,
+                Err(error) => slog::error!(log, "the ledger did not close in order"; "error" => %error),
             }
-        })
-        .await;
+        });
+        in_time.await && closed
     }
 }
 

@@ -189,6 +189,11 @@ impl ApiError {
         self
     }
 
+    /// Whether the connection is closed behind it.
+    pub fn closes(&self) -> bool {
+        self.0.close
+    }
+
     /// What went wrong, for programs.
     pub fn code(&self) -> &'static str {
         self.0.code

@@ -8,7 +8,7 @@ use std::{
     panic::AssertUnwindSafe,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
 };
 
@@ -25,12 +25,12 @@ use actix_web::{
 };
 use futures_util::FutureExt as _;
 use opspilot_kernel::{error::ErrorKind, principal::Actor};
-use opspilot_ledger::Priority;
 use subtle::ConstantTimeEq as _;
 
 use super::{
     auth::Identity,
     error::ApiError,
+    framing::{Connection, Flaw, MAX_HEAD, MAX_TARGET, Turn},
     guard::{Principal, Via},
     limits::{self, Class, Client, Origin, Standing},
     origins,
@@ -38,10 +38,6 @@ use super::{
     unread::Unread,
 };
 
-/// The longest request target.
-const MAX_TARGET: usize = 4096;
-/// The most bytes that the headers of a request may have.
-const MAX_HEADERS: usize = 16 << 10;
 /// The header that shows that our own page sent a request with a cookie.
 pub const CSRF_HEADER: &str = "x-csrf-token";
 
@@ -80,12 +76,6 @@ impl RequestIds {
     }
 }
 
-/// Set when a connection's last answer was given. Requests that the client had sent already are not
-/// done any more: what was refused may have been read differently by a proxy before us, and what comes
-/// behind it may be somebody else's.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Closing(Arc<AtomicBool>);
-
 /// The middleware around everything.
 pub async fn shell<B: MessageBody + 'static>(mut request: ServiceRequest, next: Next<B>) -> Result<ServiceResponse<BoxBody>, Error> {
     let Some(state) = request.app_data::<web::Data<AppState>>().cloned() else {
@@ -95,10 +85,16 @@ pub async fn shell<B: MessageBody + 'static>(mut request: ServiceRequest, next: 
     let id = state.request_ids.next();
     let docs = request.path().starts_with("/api/docs/");
     request.extensions_mut().insert(id.clone());
-    let unread = Unread::hold(&mut request);
-    let closing = request.conn_data::<Closing>().cloned();
+    // over when this function ends: then the answer is made, and the next request is read
+    let turn = Connection::turn(&request);
+    let flaw = || turn.as_ref().and_then(Turn::flaw).map(flawed);
+    let unread = Unread::hold(&mut request, turn.as_ref());
     let mut passed = Passed::default();
-    let mut answer = match enter(&state, &request, &mut passed).await {
+    let entered = match flaw() {
+        Some(error) => Err(error),
+        None => enter(&state, &request, &mut passed).await,
+    };
+    let mut answer = match entered {
         Err(error) => {
             let answer = error.render(&id.0);
             log_cause(&state, &id, request.path(), &error);
@@ -107,10 +103,19 @@ pub async fn shell<B: MessageBody + 'static>(mut request: ServiceRequest, next: 
         Ok(()) => {
             // the router must be the request's only holder, so nothing of it is kept here but its path
             let path = request.path().to_owned();
-            let broken =
-                |error| Broken { error, id: id.clone(), standing: passed.standing, tls: passed.tls(), docs, unread: unread.clone() };
+            let broken = |error: ApiError| {
+                let error = flaw().unwrap_or(error);
+                if let Some(turn) = turn.as_ref().filter(|_| error.closes()) {
+                    turn.close();
+                }
+                Broken { error, id: id.clone(), standing: passed.standing, tls: passed.tls(), docs, unread: unread.clone() }
+            };
             match AssertUnwindSafe(next.call(request)).catch_unwind().await {
-                Ok(Ok(answer)) => finish(&state, &id, answer.map_into_boxed_body()),
+                Ok(Ok(answer)) => match flaw() {
+                    // whatever the handler made of a body that broke off
+                    Some(error) => ServiceResponse::new(answer.into_parts().0, error.render(&id.0)),
+                    None => finish(&state, &id, answer.map_into_boxed_body()),
+                },
                 Ok(Err(error)) => return Err(broken(problem_of(&state, &id, &path, &error)).into()),
                 Err(_) => {
                     // the panic hook has logged where; the worker and everybody else go on
@@ -125,8 +130,8 @@ pub async fn shell<B: MessageBody + 'static>(mut request: ServiceRequest, next: 
         let (head, response) = answer.into_parts();
         answer = ServiceResponse::new(head, unread.hand_to(response));
     }
-    if let Some(closing) = closing.filter(|_| !answer.response().head().keep_alive()) {
-        closing.0.store(true, Ordering::Relaxed);
+    if let Some(turn) = turn.as_ref().filter(|_| !answer.response().head().keep_alive()) {
+        turn.close();
     }
     refused(&state, &answer, &passed);
     state.metrics.answered(&answer, state.clock.elapsed().saturating_sub(started));
@@ -149,9 +154,6 @@ impl Passed {
 }
 
 async fn enter(state: &AppState, request: &ServiceRequest, passed: &mut Passed) -> Result<(), ApiError> {
-    if request.conn_data::<Closing>().is_some_and(|closing| closing.0.load(Ordering::Relaxed)) {
-        return Err(ApiError::new(ErrorKind::Malformed, "connection_closing", "this connection was closed by an answer before").and_close());
-    }
     check_head(request)?;
     let origin = limits::origin_of(request, &state.settings.trusted_proxies, state.settings.tls);
     passed.origin = Some(origin);
@@ -208,33 +210,31 @@ fn rate_limited(standing: Standing, what: &str) -> ApiError {
     ApiError::new(ErrorKind::Busy, "rate_limited", detail).retry_after(standing.retry_after.max(1))
 }
 
-/// Refuses heads that two parties could read differently, or that are too large.
+/// A request that was not in proper form, as an answer.
+fn flawed(flaw: Flaw) -> ApiError {
+    ApiError::with_status(flaw.status, flaw.code, flaw.detail).and_close()
+}
+
+/// Refuses heads of HTTP/2 that two parties could read differently, or that are too large. Those of HTTP/1 were
+/// looked at before they were parsed.
 fn check_head(request: &ServiceRequest) -> Result<(), ApiError> {
-    let bad = |code, detail| Err(ApiError::new(ErrorKind::Malformed, code, detail).and_close());
+    if request.version() < Version::HTTP_2 {
+        return Ok(());
+    }
     let target = request.uri();
     if target.path_and_query().is_some_and(|target| target.as_str().len() > MAX_TARGET) {
         let detail = format!("the request target is longer than {MAX_TARGET} bytes");
-        return Err(ApiError::with_status(StatusCode::URI_TOO_LONG, "target_too_long", detail).and_close());
+        return Err(ApiError::with_status(StatusCode::URI_TOO_LONG, "target_too_long", detail));
     }
     let bytes: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    if bytes > MAX_HEADERS {
-        return bad("headers_too_large", "the headers are larger than 16 KiB");
+    if bytes > MAX_HEAD {
+        let detail = "the headers are larger than 16 KiB";
+        return Err(ApiError::with_status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", detail));
     }
-    if request.version() < Version::HTTP_2 {
-        if target.scheme().is_some() || target.authority().is_some() || !target.path().starts_with('/') {
-            return bad("bad_target", "the request target must be a path");
-        }
-        let hosts = request.headers().get_all(header::HOST).count();
-        if hosts != 1 && !(hosts == 0 && request.version() < Version::HTTP_11) {
-            return bad("bad_host", "a request names exactly one host");
-        }
-        if request.version() < Version::HTTP_11 && request.headers().contains_key(header::TRANSFER_ENCODING) {
-            return bad("bad_transfer_encoding", "HTTP/1.0 knows no transfer encoding");
-        }
-    } else if let (Some(named), Some(host)) = (target.authority(), request.headers().get(header::HOST))
+    if let (Some(named), Some(host)) = (target.authority(), request.headers().get(header::HOST))
         && named.as_str().as_bytes() != host.as_bytes()
     {
-        return bad("bad_host", "a request names exactly one host");
+        return Err(ApiError::new(ErrorKind::Malformed, "bad_host", "a request names exactly one host"));
     }
     Ok(())
 }
@@ -338,35 +338,40 @@ impl ResponseError for Broken {
 }
 
 fn log_cause(state: &AppState, id: &RequestId, path: &str, error: &ApiError) {
-    if let Some(cause) = error.cause() {
+    let Some(cause) = error.cause() else { return };
+    if error.status_code() != StatusCode::SERVICE_UNAVAILABLE {
         slog::error!(state.log, "a request failed"; "request.id" => &*id.0, "path" => path, "code" => error.code(), "cause" => cause);
+    } else if let Some(count) = state.refusals.count(error.code(), state.clock.elapsed()) {
+        // one of many alike stands for all of them
+        slog::error!(state.log, "requests are refused"; "count" => count, "request.id" => &*id.0, "path" => path, "code" => error.code(), "cause" => cause);
     }
 }
 
 fn decorate(headers: &mut HeaderMap, standing: Option<Standing>, id: &RequestId, tls: bool, docs: bool) {
-    let mut set = |name: &'static str, value: &str| {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            headers.insert(HeaderName::from_static(name), value);
-        }
-    };
-    set("content-security-policy", if docs { CSP_DOCS } else { CSP });
-    set("x-content-type-options", "nosniff");
-    set("referrer-policy", "no-referrer");
-    set("cross-origin-opener-policy", "same-origin");
-    set("cross-origin-resource-policy", "same-origin");
-    set("x-frame-options", "DENY");
-    set("x-request-id", &id.0);
+    const FIXED: [(&str, &str); 6] = [
+        ("x-content-type-options", "nosniff"),
+        ("referrer-policy", "no-referrer"),
+        ("cross-origin-opener-policy", "same-origin"),
+        ("cross-origin-resource-policy", "same-origin"),
+        ("x-frame-options", "DENY"),
+        ("cache-control", "no-store"),
+    ];
+    let mut fixed = |name, value| headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    fixed("content-security-policy", if docs { CSP_DOCS } else { CSP });
+    for (name, value) in FIXED {
+        fixed(name, value);
+    }
     if tls {
-        set("strict-transport-security", "max-age=31536000");
+        fixed("strict-transport-security", "max-age=31536000");
+    }
+    if let Ok(id) = HeaderValue::from_str(&id.0) {
+        headers.insert(HeaderName::from_static("x-request-id"), id);
     }
     if let Some(standing) = standing {
-        set("x-ratelimit-limit", &standing.limit.to_string());
-        set("x-ratelimit-remaining", &standing.remaining.to_string());
-        set("x-ratelimit-reset", &standing.reset.to_string());
-    }
-    // only the files of the page say otherwise: everybody gets the same ones
-    if !headers.contains_key(header::CACHE_CONTROL) {
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        let mut number = |name, value: HeaderValue| headers.insert(HeaderName::from_static(name), value);
+        number("x-ratelimit-limit", standing.limit.into());
+        number("x-ratelimit-remaining", standing.remaining.into());
+        number("x-ratelimit-reset", standing.reset.into());
     }
 }
 
@@ -383,8 +388,8 @@ fn refused(state: &web::Data<AppState>, answer: &ServiceResponse<BoxBody>, passe
     let what = format!("{what} {} {route}", method_name(answer.request().method()));
     let ledger = state.ledger.clone();
     actix_web::rt::spawn(async move {
-        // a refusal that cannot be written down was still a refusal; the ledger itself tells of its trouble
-        drop(ledger.write(Priority::Bulk, move |tx| tx.denied(&actor, &what)).await);
+        // a refusal that cannot be written down was still a refusal; the ledger counts it
+        drop(ledger.denied(actor, what).await);
     });
 }
 

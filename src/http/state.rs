@@ -20,6 +20,7 @@ use super::{
     live::Live,
     metrics::HttpMetrics,
     settings::Settings,
+    refusals::Refusals,
     shell::RequestIds,
     tickets::Tickets,
 };

@@ -23,9 +23,13 @@ use actix_web::{
 };
 use futures_util::Stream;
 
+use super::framing::Turn;
+
 struct Inner {
     payload: RefCell<Payload>,
     ended: Cell<bool>,
+    /// Whether the end was only made up, because what followed was no chunk.
+    broken: Box<dyn Fn() -> bool>,
 }
 
 /// A body that the shell holds along with the handler.
@@ -40,7 +44,10 @@ impl Stream for Reading {
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let inner = &self.0.0;
         let Ok(mut payload) = inner.payload.try_borrow_mut() else { return Poll::Ready(None) };
-        let item = Pin::new(&mut *payload).poll_next(context);
+        let mut item = Pin::new(&mut *payload).poll_next(context);
+        if matches!(item, Poll::Ready(None)) && (inner.broken)() {
+            item = Poll::Ready(Some(Err(PayloadError::EncodingCorrupted)));
+        }
         if matches!(item, Poll::Ready(None | Some(Err(_)))) {
             inner.ended.set(true);
         }
@@ -50,11 +57,12 @@ impl Stream for Reading {
 
 impl Unread {
     /// Takes hold of the request's body if it comes in chunks.
-    pub(super) fn hold(request: &mut ServiceRequest) -> Option<Unread> {
+    pub(super) fn hold(request: &mut ServiceRequest, turn: Option<&Turn>) -> Option<Unread> {
         if request.version() >= Version::HTTP_2 || !request.headers().contains_key(header::TRANSFER_ENCODING) {
             return None;
         }
-        let unread = Unread(Rc::new(Inner { payload: RefCell::new(request.take_payload()), ended: Cell::new(false) }));
+        let broken = Box::new(turn?.watch());
+        let unread = Unread(Rc::new(Inner { payload: RefCell::new(request.take_payload()), ended: Cell::new(false), broken }));
         request.set_payload(Payload::Stream { payload: Box::pin(Reading(unread.clone())) });
         Some(unread)
     }

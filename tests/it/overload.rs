@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::common::{Home, Service};
+use crate::common::{Home, Service, long};
 
 const CONFIG: &str = "\
 limits: {requests: {read: 10000000, write: 10000000}}
@@ -90,6 +90,12 @@ async fn s12_ten_times_the_load_is_shed_and_what_was_acknowledged_is_stored() {
         println!("offered {offered:>6} accepted {accepted:>6} shed {refused:>6} ({:>3} % of alone)", accepted * 100 / capacity);
     }
     assert!(curve.iter().all(|(_, accepted, _)| *accepted > 0), "it collapsed");
+    if long() {
+        // on a machine of its own; beside other tests the clients take from the service what it had when it was alone
+        let (best, slices) = (curve.iter().map(|(_, accepted, _)| *accepted).max().unwrap_or(0).max(capacity), curve.len());
+        let accepted: usize = curve.iter().map(|(_, accepted, _)| accepted).sum();
+        assert!(accepted * 100 >= best * slices * 90, "goodput fell below nine tenths of the best: {curve:?}, alone {capacity}");
+    }
     assert!(curve.iter().all(|(_, _, refused)| *refused > 0), "it was not too much");
     assert_eq!(service.get("/api/health").await["status"], "healthy");
     service.logs("load", &["after all of it"]).await;

@@ -15,7 +15,7 @@ enum Said<'a> {
     #[serde(rename_all = "camelCase")]
     Welcome {
         client_id: &'a str,
-        subscribable_events: [EventKind; 4],
+        subscribable_events: &'static [EventKind],
         last_seq: Seq,
     },
     Subscribed {
@@ -57,7 +57,7 @@ pub(super) fn event(out: &mut BytesMut, envelope: &Envelope) {
 
 /// The first thing that is said.
 pub(super) fn welcome(client_id: &str, last_seq: Seq) -> Bytes {
-    one(&Said::Welcome { client_id, subscribable_events: EventKind::ALL, last_seq })
+    one(&Said::Welcome { client_id, subscribable_events: &EventKind::ALL, last_seq })
 }
 
 /// What the client now listens to.

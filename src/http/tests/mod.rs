@@ -5,6 +5,7 @@
 mod accounts;
 mod authz;
 mod dashboard;
+mod framing;
 mod hostile;
 mod idempotency;
 mod incidents;
