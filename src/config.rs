@@ -43,6 +43,8 @@ pub struct Config {
     pub ledger: Ledger,
     /// Calls to the outside.
     pub outbound: Outbound,
+    /// Who must agree to actions, and how long they have.
+    pub policy: opspilot_safety::Policy,
     /// What is logged, how, and where.
     pub log: Log,
     /// How much one client may do.

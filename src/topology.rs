@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! root      one_for_one   3 in 300 s, then the process ends with status 70
-//! ├ storage   rest_for_one  2 in 60 s   core.ledger ▸ core.health
+//! ├ storage   rest_for_one  2 in 60 s   core.ledger ▸ core.audit ▸ core.health
 //! ├ pipeline  one_for_one   5 in 30 s   core.ticker ▸ enricher.* (stages) ▸ core.pipeline ▸ detector.*
-//! ├ actions   one_for_one   5 in 30 s   action.*
+//! ├ actions   one_for_one   5 in 30 s   core.approvals ▸ action.*
 //! └ edge      one_for_one   5 in 30 s   core.events ▸ ui.websocket ▸ ui.api ▸ connector.*
 //! ```
 //!
@@ -22,11 +22,12 @@ use std::{net::TcpListener, sync::Arc, time::Duration};
 use actix_web::web;
 use opspilot_enrichers::Stages;
 use opspilot_kernel::{clock::SharedClock, module::ModuleId};
-use opspilot_ledger::Ledger;
+use opspilot_ledger::{Ledger, audit::CheckpointSchedule};
 use opspilot_runtime::{
     AttemptBook, ChildSpec, Entry, EventRouterHandle, Health, HealthMetrics, HealthReporter, HeartbeatPolicy, ModuleContext, Supervisor,
     SupervisorOptions, Ticker, TickerActor,
 };
+use opspilot_safety::{Gate, GateOptions};
 use slog::Logger;
 use tokio::sync::watch;
 
@@ -83,6 +84,12 @@ pub enum TopologyError {
     /// The keys that sign sessions.
     #[error("{0}")]
     Keys(#[from] auth::secrets::KeyError),
+    /// The key that signs the audit log.
+    #[error("{0}")]
+    Audit(#[from] opspilot_ledger::audit::CheckpointError),
+    /// The gate that actions pass.
+    #[error("{0}")]
+    Gate(#[from] opspilot_safety::OpenError),
     /// The HTTP server.
     #[error(transparent)]
     Serve(#[from] http::ServeError),
@@ -132,6 +139,9 @@ impl Topology {
         let groups = Groups::under(&supervisor);
         let own = ledger.clone();
         groups.storage.start(ChildSpec::core("core.ledger"), move || own.audit_actor());
+        ledger.open_audit_key().await?;
+        let own = ledger.clone();
+        groups.storage.start(ChildSpec::core("core.audit"), move || own.checkpoint_actor(CheckpointSchedule::default()));
         let ticker = Ticker::default();
         let (own, at, time, to) = (ledger.clone(), ticker.clone(), Arc::clone(&clock), log.clone());
         let ticks = move || TickerActor::new(at.clone(), own.clone(), Arc::clone(&time), to.clone());
@@ -141,6 +151,17 @@ impl Topology {
         groups.edge.start(ChildSpec::core("core.events"), move || own.actor());
         let (own, of) = (ledger.clone(), health.clone());
         groups.storage.start(ChildSpec::core("core.health"), move || HealthReporter::new(of.clone(), own.clone()));
+
+        // actions: the gate is there before anything that proposes or carries out
+        let gate = Gate::open(GateOptions {
+            dir: config.ledger.dir.clone(),
+            ledger: ledger.clone(),
+            clock: Arc::clone(&clock),
+            log: log.new(slog::o!("part" => "gate")),
+            registry: registry.clone(),
+            supervisor: groups.actions.clone(),
+            policy: config.policy.clone(),
+        })?;
 
         // pipeline
         let ctx = ModuleContext {
@@ -155,7 +176,7 @@ impl Topology {
             health: health.clone(),
         };
         let stages = Stages::in_order(&STAGES);
-        let modules = Arc::new(Modules::new(ctx.clone(), groups, catalogue(), stages.clone(), config.modules.clone()));
+        let modules = Arc::new(Modules::new(ctx.clone(), groups, gate.clone(), catalogue(), stages.clone(), config.modules.clone()));
         modules.start_category("enricher").await;
         modules.retry_alerts_with(opspilot_enrichers::pipeline::start(&ctx, stages)?);
         modules.start_category("detector").await;
@@ -189,6 +210,7 @@ impl Topology {
             settings,
             auth,
             control: Arc::new(Panel(Arc::clone(&switchboard))),
+            gate,
             stopping: told,
         })?;
         modules.serve(state.live.clone(), state.dashboard.clone());

@@ -128,9 +128,14 @@ fn assembled(json: Json, catalogue: &Catalogue<'_>, walked: &Walked, findings: &
     let server = section(&mut top, "server", walked, findings);
     let ledger = section(&mut top, "ledger", walked, findings);
     let outbound = section(&mut top, "outbound", walked, findings);
+    let policy = section::<opspilot_safety::Policy>(&mut top, "policy", walked, findings);
+    for problem in policy.iter().flat_map(opspilot_safety::Policy::validate) {
+        let problem = problem.under("/policy");
+        findings.push(Finding::at(walked.place_of(&problem.pointer), &problem.pointer, problem.message));
+    }
     let log = section(&mut top, "log", walked, findings);
     let limits = section(&mut top, "limits", walked, findings);
-    let config = Config { server: server?, ledger: ledger?, outbound: outbound?, log: log?, limits: limits?, modules };
+    let config = Config { server: server?, ledger: ledger?, outbound: outbound?, policy: policy?, log: log?, limits: limits?, modules };
     judged(&config, walked, findings);
     Some(config)
 }

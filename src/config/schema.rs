@@ -16,6 +16,7 @@ pub fn document(catalogue: &Catalogue<'_>) -> Json {
     section::<Server>(&mut generator, &mut properties, "server");
     section::<Ledger>(&mut generator, &mut properties, "ledger");
     section::<Outbound>(&mut generator, &mut properties, "outbound");
+    section::<opspilot_safety::Policy>(&mut generator, &mut properties, "policy");
     section::<Log>(&mut generator, &mut properties, "log");
     section::<Limits>(&mut generator, &mut properties, "limits");
     let modules: Map<String, Json> = catalogue.iter().map(|entry| (entry.id.as_str().to_owned(), module(entry, &mut generator))).collect();

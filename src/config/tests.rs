@@ -271,7 +271,7 @@ fn what_is_commented_out_means_the_defaults() {
 fn the_schema_names_every_section_and_module() {
     let one = entry("detector.regex");
     let schema = document(&[&one]);
-    for name in ["server", "ledger", "outbound", "log", "limits", "modules"] {
+    for name in ["server", "ledger", "outbound", "policy", "log", "limits", "modules"] {
         assert!(schema["properties"][name].is_object(), "{name}");
     }
     assert_eq!(schema["properties"]["modules"]["properties"]["detector.regex"]["properties"]["enabled"]["type"], "boolean");
@@ -320,7 +320,8 @@ fn a_secret_is_read_where_it_is_and_is_in_nothing_that_is_said() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("key");
     std::fs::write(&file, "hunter2-of-the-file\n").unwrap();
-    let named = format!("modules: {{detector.regex: {{key: 'file:{}', keys: [{{whose: x, token: '${{CARGO_PKG_NAME}}'}}]}}}}", file.display());
+    let named =
+        format!("modules: {{detector.regex: {{key: 'file:{}', keys: [{{whose: x, token: '${{CARGO_PKG_NAME}}'}}]}}}}", file.display());
     let config = loaded(&named, &[]).unwrap();
     let module = &config.modules[&ModuleId::new("detector.regex")];
     let rules: Rules = serde_json::from_value(module.config.clone()).unwrap();

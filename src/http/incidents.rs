@@ -37,7 +37,7 @@ const MAX_NAME: usize = 128;
 pub struct Evidence {
     /// `e1`, `e2`, …
     id: String,
-    /// `log` or `metric`.
+    /// `log`, `metric` or `change`.
     kind: &'static str,
     #[schema(value_type = String, format = DateTime)]
     at: Timestamp,
@@ -48,16 +48,43 @@ pub struct Evidence {
     name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<f64>,
+    /// Of a change: when it was last seen so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    until: Option<Timestamp>,
+    /// Of a change, what was measured: `value`, `lines`, `all_lines`, `errors`, `alert`, `incident` or `looked`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    measure: Option<&'static str>,
+    /// Of a change: what it was before, a median.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usual: Option<f64>,
+    /// Of a change: how far it strayed from that before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spread: Option<f64>,
+    /// Of a change: how many observations it follows from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count: Option<u64>,
 }
 
 impl From<Kept> for Evidence {
     fn from(kept: Kept) -> Evidence {
-        let id = kept.id;
+        let (id, at, source) = (kept.id, kept.observation.at(), kept.observation.source().to_owned());
+        let (text, name, value, until, measure, usual, spread, count) = (None, None, None, None, None, None, None, None);
+        let bare = Evidence { id, kind: "log", at, source, text, name, value, until, measure, usual, spread, count };
         match kept.observation {
-            Observation::Log { at, source, text } => Evidence { id, kind: "log", at, source, text: Some(text), name: None, value: None },
-            Observation::Metric { at, source, name, value } => {
-                Evidence { id, kind: "metric", at, source, text: None, name: Some(name), value: Some(value) }
-            }
+            Observation::Log { text, .. } => Evidence { text: Some(text), ..bare },
+            Observation::Metric { name, value, .. } => Evidence { kind: "metric", name: Some(name), value: Some(value), ..bare },
+            Observation::Change { name, value, until, measure, usual, spread, count, .. } => Evidence {
+                kind: "change",
+                name: Some(name),
+                value: Some(value),
+                until: Some(until),
+                measure: Some(measure.as_str()),
+                usual,
+                spread,
+                count: Some(count),
+                ..bare
+            },
         }
     }
 }
@@ -101,7 +128,9 @@ pub struct Incident {
     explanation: Option<Value>,
     similar: Vec<Value>,
     runbooks: Vec<Value>,
-    approvals: Vec<Value>,
+    /// The newest of the actions that were proposed for it, as `GET /api/approvals` gives them.
+    #[schema(value_type = Vec<Object>)]
+    approvals: Vec<opspilot_kernel::approval::Approval>,
 }
 
 impl From<IncidentDetail> for Incident {
@@ -134,7 +163,7 @@ impl From<IncidentDetail> for Incident {
             explanation: None,
             similar: Vec::new(),
             runbooks: Vec::new(),
-            approvals: Vec::new(),
+            approvals: detail.approvals,
         }
     }
 }

@@ -125,7 +125,6 @@ async fn collect(state: &AppState) -> ApiResult<Vec<MetricFamily>> {
         float(u64::try_from(state.limiter.clients()).unwrap_or(0)),
     )
     .map_err(ApiError::internal)?;
-    gauge(&mut families, "opspilot_approvals_pending", "Proposals that wait for people.", 0.0).map_err(ApiError::internal)?;
     families.sort_by(|a, b| a.name().cmp(b.name()));
     Ok(families)
 }

@@ -6,20 +6,24 @@
 //! with every role. A new endpoint is a handler in `http/<resource>.rs` with
 //! `#[utoipa::path]` and a [`guard::Guard`] first in its signature, and a line here.
 
+pub mod actions;
 pub mod alerts;
 pub mod api_keys;
+pub mod approvals;
 pub mod audit;
 pub mod auth;
 pub mod body;
 pub mod dashboard;
 pub mod docs;
 pub mod error;
+pub mod executions;
 mod framing;
 pub mod guard;
 pub mod health;
 pub mod idempotency;
 pub mod incidents;
 pub mod ingest;
+pub mod kill_switch;
 pub mod limits;
 pub mod lists;
 pub mod live;
@@ -123,9 +127,25 @@ routes! {
     "/api/incidents/{id}/snooze" => { post: operator incidents::snooze };
     "/api/incidents/{id}/assign" => { post: operator incidents::assign };
     "/api/incidents/{id}/notes" => { post: operator incidents::note };
+    "/api/incidents/{id}/proposals" => { post: operator approvals::propose };
     "/api/alerts" => { get: viewer alerts::list };
     "/api/alerts/{id}" => { get: viewer alerts::get };
     "/api/alerts/{id}/explain-why" => { get: viewer alerts::explain_why };
+
+    // what can be done about them, and who agrees to it
+    "/api/actions" => { get: viewer actions::list };
+    "/api/approvals" => { get: viewer approvals::list };
+    "/api/approvals/pending" => { get: viewer approvals::pending };
+    "/api/approvals/{id}" => { get: viewer approvals::get };
+    "/api/approvals/{id}/approve" => { post: operator approvals::approve };
+    "/api/approvals/{id}/deny" => { post: operator approvals::deny };
+    "/api/approvals/{id}/revoke" => { post: operator approvals::revoke };
+    "/api/approvals/{id}/withdraw" => { post: operator approvals::withdraw };
+    "/api/approvals/{id}/token" => { post: operator approvals::token };
+    "/api/approvals/{id}/execute" => { post: operator approvals::execute };
+    "/api/executions/{id}" => { get: viewer executions::get };
+    "/api/executions/{id}/close" => { post: operator executions::close };
+    "/api/kill-switch" => { get: viewer kill_switch::get, post: operator kill_switch::engage, delete: admin kill_switch::release };
 
     // who did what, and what was set aside
     "/api/audit" => { get: viewer audit::list };
@@ -141,6 +161,7 @@ routes! {
     "/api/modules/{id}/restart" => { post: admin modules::restart };
     "/api/modules/{id}/enable" => { post: admin modules::enable };
     "/api/modules/{id}/disable" => { post: admin modules::disable };
+    "/api/clock/accept" => { post: admin kill_switch::accept_clock };
     "/api/config/reload" => { post: admin modules::reload };
 }
 

@@ -19,8 +19,8 @@ use super::{
     limits::RateLimiter,
     live::Live,
     metrics::HttpMetrics,
-    settings::Settings,
     refusals::Refusals,
+    settings::Settings,
     shell::RequestIds,
     tickets::Tickets,
 };
@@ -117,6 +117,8 @@ pub struct Deps {
     pub auth: Auth,
     /// What the process lets the API see and do.
     pub control: Arc<dyn Control>,
+    /// Proposals, approvals, executions.
+    pub gate: opspilot_safety::Gate,
     /// Turns true when the service begins to stop.
     pub stopping: watch::Receiver<bool>,
 }
@@ -143,6 +145,8 @@ pub struct AppState {
     pub dashboard: Dashboard,
     /// What the process lets the API see and do.
     pub control: Arc<dyn Control>,
+    /// Proposals, approvals, executions.
+    pub gate: opspilot_safety::Gate,
     /// Turns true when the service begins to stop.
     pub stopping: watch::Receiver<bool>,
     /// When this state was made: the start of the service.
@@ -176,6 +180,7 @@ impl AppState {
             settings: deps.settings,
             auth: deps.auth,
             control: deps.control,
+            gate: deps.gate,
             stopping: deps.stopping,
         })
     }

@@ -84,6 +84,7 @@ impl Switchboard {
         let restart_required = needs_restart(&current, &wanted);
         let mut changed: Vec<String> = modules.iter().map(|id| id.as_str().to_owned()).collect();
         changed.extend((current.log.level != wanted.log.level).then(|| "log.level".to_owned()));
+        changed.extend((current.policy != wanted.policy).then(|| "policy".to_owned()));
         if changed.is_empty() && restart_required.is_empty() {
             info!(self.log, "the configuration was read again; nothing changed");
             return Ok(Reloaded::default());
@@ -98,10 +99,17 @@ impl Switchboard {
             self.record_refusal(by, vec![why.clone()]).await;
             return Err(ControlError::Conflict(format!("nothing changed: {why}")));
         }
+        if current.policy != wanted.policy
+            && let Err(why) = self.modules.gate().set_policy(wanted.policy.clone()).await
+        {
+            // it is in force; what waits is looked at again whenever somebody decides or executes
+            warn!(self.log, "what waits for people was not looked through by the new policy"; "reason" => %why);
+        }
         self.level.set(wanted.log.level);
         // what needs a restart stays as it is, and is named again by the next reload
         current.modules = wanted.modules;
         current.log.level = wanted.log.level;
+        current.policy = wanted.policy;
         info!(self.log, "the configuration was reloaded"; "changed" => changed.join(", "), "restart_required" => restart_required.join(", "));
         for key in &restart_required {
             warn!(self.log, "a change takes effect only when the service is started again"; "key" => key.as_str());
@@ -152,6 +160,9 @@ impl Control for Panel {
         }
         if let StorageHealth::Failed { failure, .. } = self.0.ledger.storage() {
             reasons.push(failure.to_string());
+        }
+        if let Some(why) = self.0.ledger.audit_refusal() {
+            reasons.push(format!("the audit log cannot be trusted: {why}"));
         }
         reasons
     }

@@ -7,7 +7,7 @@ use opspilot_runtime::{GroupSpec, Supervisor};
 pub(super) struct Groups {
     pub(super) storage: Supervisor,
     pub(super) pipeline: Supervisor,
-    actions: Supervisor,
+    pub(super) actions: Supervisor,
     pub(super) edge: Supervisor,
 }
 

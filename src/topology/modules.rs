@@ -10,6 +10,7 @@ use opspilot_enrichers::{Stages, pipeline::Pipeline};
 use opspilot_kernel::{ids::DeadLetterId, module::ModuleId, principal::Actor};
 use opspilot_ledger::{LedgerError, Priority};
 use opspilot_runtime::{Applied, Entry, Handle, Module, ModuleContext, ModuleError, Requeue, RequeueError, StartError};
+use opspilot_safety::Gate;
 use slog::{error, info};
 use tokio::sync::Mutex;
 
@@ -33,6 +34,8 @@ const RELEASE_AGAIN: Duration = Duration::from_millis(50);
 pub(super) struct Modules {
     ctx: ModuleContext,
     groups: Groups,
+    /// What actions pass, and what modules that propose or carry out are given.
+    gate: Gate,
     entries: Vec<&'static Entry>,
     stages: Stages,
     /// The live feed and the page, once there is a server they belong to.
@@ -53,6 +56,7 @@ impl Modules {
     pub(super) fn new(
         ctx: ModuleContext,
         groups: Groups,
+        gate: Gate,
         entries: Vec<&'static Entry>,
         stages: Stages,
         settings: BTreeMap<ModuleId, ModuleSettings>,
@@ -60,6 +64,7 @@ impl Modules {
         Modules {
             ctx,
             groups,
+            gate,
             entries,
             stages,
             served: OnceLock::new(),
@@ -102,6 +107,11 @@ impl Modules {
                 Err(error) => Retried::Failed(error.to_string()),
             },
         }
+    }
+
+    /// What actions pass.
+    pub(super) fn gate(&self) -> &Gate {
+        &self.gate
     }
 
     /// Starts what is enabled of one category. A module that does not start is shown as failed; the others go on.

@@ -218,6 +218,33 @@ pub(super) enum As<'a> {
     Key(&'a str),
 }
 
+fn gate(
+    dir: &tempfile::TempDir,
+    ledger: &Ledger,
+    clock: SharedClock,
+    log: &slog::Logger,
+    registry: &prometheus::Registry,
+) -> opspilot_safety::Gate {
+    let health = opspilot_runtime::HealthMetrics::register(registry, ledger.queue_gauge().clone()).unwrap();
+    let supervisor = opspilot_runtime::Supervisor::new(opspilot_runtime::SupervisorOptions {
+        clock: clock.clone(),
+        log: log.clone(),
+        health: opspilot_runtime::Health::new(clock.clone(), health),
+        exit: Arc::new(|_| {}),
+        seed: 7,
+    });
+    let options = opspilot_safety::GateOptions {
+        dir: dir.path().to_owned(),
+        ledger: ledger.clone(),
+        clock,
+        log: log.clone(),
+        registry: registry.clone(),
+        supervisor: supervisor.group(opspilot_runtime::GroupSpec::ACTIONS),
+        policy: opspilot_safety::Policy::default(),
+    };
+    opspilot_safety::Gate::open(options).unwrap()
+}
+
 impl Api {
     pub(super) async fn start() -> Api {
         Api::with(roomy(), |_| {}).await
@@ -238,6 +265,7 @@ impl Api {
         let auth = Auth::open(dir.path(), ledger.clone(), clock.clone(), SessionPolicy::default(), Cost::cheap_for_tests()).unwrap();
         let control = Arc::new(Fake { switched: Mutex::default(), reasons: Mutex::default(), broken: Mutex::default() });
         let (stopping, told) = watch::channel(false);
+        let gate = gate(&dir, &ledger, clock.clone(), &logger, &registry);
         let tls = settings.tls.then(tls);
         let scheme = if settings.tls { "https" } else { "http" };
         let state = web::Data::new(
@@ -249,6 +277,7 @@ impl Api {
                 settings,
                 auth,
                 control: Arc::new(Arc::clone(&control)),
+                gate,
                 stopping: told,
             })
             .unwrap(),
