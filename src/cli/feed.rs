@@ -145,10 +145,12 @@ impl Feed {
         let mut after = self.after;
         let mut pause = Duration::from_millis(500);
         let mut lost = false;
+        let mut said = String::new();
         loop {
             let ended = match Socket::open(&api).await {
                 Ok(mut socket) => {
                     pause = Duration::from_millis(500);
+                    said.clear();
                     self.follow(&mut socket, &mut after, lost).await
                 }
                 Err(ended) => ended,
@@ -156,7 +158,12 @@ impl Feed {
             match ended {
                 Ended::Refused(why) => return Err(Failure::from(why)),
                 Ended::Lost(why) => {
-                    complain(&format!("the feed is gone ({why}); trying again"));
+                    // once for each reason: a service that is away for an hour is no reason to fill the screen
+                    if why != said {
+                        let what = if lost || after.is_some() { "the feed is gone" } else { "there is no feed yet" };
+                        complain(&format!("{what} at {} ({why}); trying again until it is there", api.base()));
+                        said = why;
+                    }
                     lost = true;
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(Duration::from_secs(15));
@@ -203,13 +210,28 @@ impl Feed {
                 }
                 "resync_required" => {
                     let from = message.get("from").and_then(Json::as_u64);
-                    complain("some events are no longer kept; look at `opspilot incidents list` for where things stand");
+                    complain(&resynced(*after, from));
                     *after = from;
                 }
                 "error" => return Ended::Refused(text(&message, "message").to_owned()),
                 _ => {}
             }
         }
+    }
+}
+
+/// Why the feed does not simply go on: behind `after`, where it should have, but behind `from`.
+fn resynced(after: Option<u64>, from: Option<u64>) -> String {
+    const LOOK: &str = "`opspilot incidents list` shows where things stand";
+    match (after, from) {
+        (Some(after), Some(from)) if from < after => format!(
+            "the service has no event {after} yet: its data was put back from a backup, or it is another service; going on behind {from}\n{LOOK}"
+        ),
+        (Some(after), Some(from)) if from > after => {
+            format!("events {} to {from} are no longer kept (ledger.retention.events); going on behind them\n{LOOK}", after + 1)
+        }
+        // nothing is lost: what was not shown yet is asked for again
+        _ => "this terminal takes events more slowly than they come; connecting again where it stands".to_owned(),
     }
 }
 
@@ -277,6 +299,13 @@ mod tests {
         assert_eq!(line_on(today, &event, false), "09:25:07Z  critical  inc_01234567  opened       Disk[2J full x [db, 3×]");
         assert!(line_on("2026-03-15T10:00:00.000Z", &event, false).starts_with("2026-03-14 09:25:07Z  critical"));
         assert!(line_on(today, &event, true).contains("\u{1b}[1;31mcritical"));
+    }
+
+    #[test]
+    fn a_gap_is_told_with_its_reason() {
+        assert!(resynced(Some(90), Some(12)).contains("no event 90 yet"));
+        assert!(resynced(Some(12), Some(90)).starts_with("events 13 to 90 are no longer kept"));
+        assert!(resynced(Some(12), Some(12)).contains("more slowly"));
     }
 
     #[test]

@@ -284,10 +284,8 @@ impl<'s> Walker<'s> {
             return self.fail(with_example(Finding::at(node.place.clone(), pointer, what), schema), schema, pointer, out);
         }
         let format = schema.get("format").and_then(Json::as_str);
-        if format == Some("network")
-            && let Err(error) = text.parse::<Network>()
-        {
-            let finding = Finding::at(node.place.clone(), pointer, format!("`{}` is {error}", short(text)));
+        if format == Some("network") && text.parse::<Network>().is_err() {
+            let finding = Finding::at(node.place.clone(), pointer, format!("`{}` is neither an address nor a network", short(text)));
             return self.fail(
                 finding.suggest("write an address or a network, such as 10.0.0.7, 10.0.0.0/8 or fd00::/8"),
                 schema,

@@ -147,7 +147,7 @@ impl Multiline {
 /// Adds a problem unless `value` lies within `low..=high`.
 fn within<T: PartialOrd + std::fmt::Display>(problems: &mut Vec<Problem>, pointer: String, value: T, low: T, high: T) {
     if value < low || value > high {
-        problems.push(Problem::at(pointer, format!("{value} is out of range; {low} to {high} is possible")));
+        problems.push(Problem::at(pointer, format!("{value} is out of range")).suggest(format!("choose something from {low} to {high}")));
     }
 }
 
@@ -163,7 +163,8 @@ impl ModuleConfig for Config {
             let under = format!("/files/{index}");
             problems.extend(file.validate().into_iter().map(|problem| problem.under(&under)));
             if let Some(first) = self.files.iter().take(index).position(|other| other.path == file.path) {
-                problems.push(Problem::at(format!("{under}/path"), format!("the same path as in entry {first}")));
+                let same = format!("the same path as in entry {first} (the first is 0); a file is read once");
+                problems.push(Problem::at(format!("{under}/path"), same).suggest("take one of the two entries out"));
             }
         }
         problems
@@ -189,12 +190,12 @@ impl FileConfig {
             problems.push(Problem::at("/source", "a source has 1 to 256 characters"));
         }
         if self.labels.len() > 63 {
-            problems.push(Problem::at("/labels", "at most 63 labels; one more, file, is added"));
+            problems.push(Problem::at("/labels", "at most 63 labels: the connector itself adds one more, `file`"));
         }
         for (name, value) in &self.labels {
             if name.is_empty() || name.chars().count() > 128 || value.chars().count() > 1024 {
                 let place = name.replace('~', "~0").replace('/', "~1");
-                problems.push(Problem::at(format!("/labels/{place}"), "a name has 1 to 128 characters, a value at most 1024"));
+                problems.push(Problem::at(format!("/labels/{place}"), "a label's name has 1 to 128 characters, its value at most 1024"));
             }
         }
         within(&mut problems, "/max_line".into(), self.max_line, Size(64), Size::mib(1));

@@ -213,7 +213,8 @@ impl Engine {
             parts.push(format!("and {others} more"));
         }
         if self.beyond > 0 {
-            parts.push(format!("{} files beyond max_files ({}) are not read", self.beyond, self.config.max_files));
+            let (beyond, most) = (self.beyond, self.config.max_files);
+            parts.push(format!("{beyond} files are not read, as more match than max_files ({most}) allows; raise it, or name fewer"));
         }
         if let Some((text, at)) = &self.loss
             && self.clock.elapsed().saturating_sub(*at) < SHOW_LOSS

@@ -152,7 +152,7 @@ async fn wait_out(deps: &Deps, status: &Status, error: LedgerError) -> Result<()
     match error {
         LedgerError::Busy | LedgerError::Unavailable(_) => {
             deps.meters.waited.inc();
-            status.lock().ledger = Some(format!("reading waits for the ledger: {error}"));
+            status.lock().ledger = Some(format!("reading waits until signals can be stored again: {error}"));
             tokio::time::sleep(STORAGE_RETRY).await;
             Ok(())
         }

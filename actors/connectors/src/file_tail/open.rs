@@ -46,6 +46,8 @@ pub(crate) enum Refused {
     NoLog,
     /// The name, or a folder on the way, is a link.
     Link,
+    /// More folders than are followed match.
+    Folders,
     /// The system says no.
     System(Errno),
 }
@@ -53,9 +55,16 @@ pub(crate) enum Refused {
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Refused::Kind(kind) => write!(f, "is a {kind}, not a regular file"),
-            Refused::NoLog => f.write_str("lies in a file system of the kernel, not a log"),
-            Refused::Link => f.write_str("is or lies behind a symbolic link; name the file itself"),
+            Refused::Kind(kind) => write!(f, "it is a {kind}, not a regular file"),
+            Refused::Folders => write!(f, "more than {MAX_FOLDERS} folders match; only the first of them are followed, so name fewer"),
+            Refused::NoLog => f.write_str("it lies in a file system that the kernel makes up, such as /proc, and is not a log"),
+            Refused::Link => f.write_str("it is a symbolic link or lies behind one, and links are not followed; name the file itself"),
+            Refused::System(Errno::ACCESS | Errno::PERM) => {
+                f.write_str("the user that the service runs as may not read it, or not enter its folder (permission denied)")
+            }
+            Refused::System(Errno::NOENT | Errno::NOTDIR) => {
+                f.write_str("there is nothing of that name yet; it is followed once it appears")
+            }
             Refused::System(errno) => f.write_str(&io::Error::from(*errno).to_string().to_lowercase()),
         }
     }
@@ -252,7 +261,7 @@ pub(crate) fn walk(root: &mut Root, pattern: &Pattern) -> Walk {
             }
         }
         if inner.len() > MAX_FOLDERS {
-            walk.refused.push((pattern.base().to_owned(), Refused::Kind("tree of too many folders; only the first 1024 are followed, it")));
+            walk.refused.push((pattern.base().to_owned(), Refused::Folders));
             inner.truncate(MAX_FOLDERS);
         }
         folders = inner;

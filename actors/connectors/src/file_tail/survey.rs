@@ -94,7 +94,8 @@ impl Engine {
                 let behind = tail.behind();
                 if behind > 0 {
                     self.counts.lost_bytes += behind;
-                    self.loss = Some((format!("{}: deleted with {behind} bytes unread", tail.path.display()), now));
+                    self.loss =
+                        Some((format!("{}: deleted while {behind} bytes of it were unread; they are lost", tail.path.display()), now));
                 }
                 self.forget(id);
             }

@@ -157,5 +157,5 @@ fn a_deleted_file_that_was_not_held_open_is_a_loss_that_is_counted_and_told() {
     fs::remove_file(rig.path("a.log")).unwrap();
     rig.read();
     assert_eq!(rig.engine.counts.lost_bytes, 5);
-    assert!(rig.engine.trouble().unwrap().contains("a.log: deleted with 5 bytes unread"));
+    assert!(rig.engine.trouble().unwrap().contains("a.log: deleted while 5 bytes of it were unread"));
 }
