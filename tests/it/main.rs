@@ -12,6 +12,7 @@ mod cli;
 mod common;
 mod crash;
 mod demo;
+mod determinism;
 mod durability;
 #[cfg(feature = "failpoints")]
 mod faults;

@@ -22,7 +22,7 @@ use opspilot_kernel::{
     signal::LogEntry,
     time::Timestamp,
 };
-use opspilot_ledger::{Ledger, LedgerError, Priority, Snapshot};
+use opspilot_ledger::{CONFIG, Ledger, LedgerError, Priority, Snapshot};
 use opspilot_runtime::{
     Applied, ChildSpec, Consumer, Entry, Follower, FollowerOptions, Handle, Module, ModuleContext, ModuleError, ModuleSpec, Requeue,
     RestoreError, StartError, Supervisor, follow_configured,
@@ -32,8 +32,6 @@ use crate::{Counts, Detect, metrics::Metrics};
 
 /// What one call for snapshots may give.
 const SNAPSHOT_BYTES: usize = 1 << 20;
-/// The snapshot that names the configuration at its place in the log.
-const CONFIG: &str = "config";
 /// A changed rule looks back over its own longest span, but over so much and so many signals at most.
 const LOOK_BACK: Duration = Duration::from_secs(3600);
 const LOOK_BACK_SIGNALS: u64 = 1_000_000;
@@ -243,10 +241,14 @@ impl<D: Detect> Module for Running<D> {
                 return Err(ModuleError::Failed(format!("{}: {}", problem.pointer, problem.message)));
             }
             let section = serde_json::to_value(&config).map_err(|error| ModuleError::Failed(error.to_string()))?;
+            // wanted before it is on record, so that a detector which starts meanwhile does not put the old one on record again
+            let before = std::mem::replace(&mut *locked(&wanted), config);
             // the detector finds it in the log, between the signals before and those behind
             let recorded = ledger.write(Priority::Bulk, move |tx| tx.configure(D::ID, &section));
-            recorded.await.map_err(|_| ModuleError::Unavailable)?;
-            *locked(&wanted) = config;
+            if recorded.await.is_err() {
+                *locked(&wanted) = before;
+                return Err(ModuleError::Unavailable);
+            }
             Ok(Applied::InPlace)
         })
     }

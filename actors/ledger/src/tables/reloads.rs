@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use diesel::prelude::*;
 use opspilot_kernel::{
     ids::Seq,
     signal::{LogEntry, Reload},
@@ -13,7 +14,10 @@ use super::{
     audit::{AuditEntry, Object},
     meta, signals,
 };
-use crate::{error::LedgerError, tx::Tx};
+use crate::{error::LedgerError, schema::snapshot::dsl as t, tx::Tx};
+
+/// The part of a follower's snapshot that is the configuration it goes by at its cursor, in JSON.
+pub const CONFIG: &str = "config";
 
 impl Tx<'_> {
     /// Says that `module` is to go by `config`. If that is another one than was said last, it is an entry of the signal
@@ -27,6 +31,10 @@ impl Tx<'_> {
         }
         meta::set(self.conn, &name, &digest)?;
         if known.is_none() {
+            // a follower that dies before it first stores what it knows must not take a later one for the first
+            diesel::replace_into(t::snapshot)
+                .values((t::module.eq(module), t::key.eq(CONFIG), t::blob.eq(config.to_string().into_bytes())))
+                .execute(self.conn)?;
             return Ok(None);
         }
         let (seq, at) = (self.work.heads.signal + 1, self.work.now);

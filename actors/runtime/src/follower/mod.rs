@@ -173,10 +173,11 @@ impl<C: Consumer> Follower<C> {
         let deps = Arc::clone(&self.deps);
         let loaded = async move {
             let module = deps.module;
-            let config = (deps.config)();
+            let of = Arc::clone(&deps);
             let follow = deps.ledger.write(opspilot_ledger::Priority::Bulk, move |tx| {
                 tx.follow(module, C::Entry::LOG)?;
-                config.map_or(Ok(None), |config| tx.configure(module, &config)).map(|_| ())
+                // asked here, in the order of all that is written: a reload just before must not be taken back
+                (of.config)().map_or(Ok(None), |config| tx.configure(module, &config)).map(|_| ())
             });
             follow.await?;
             deps.ledger.read(move |reader| state::Stored::read(reader, module)).await
