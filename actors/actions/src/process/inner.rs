@@ -73,19 +73,14 @@ fn confined(order: &Order, channel: &mut UnixStream) -> Result<std::convert::Inf
         "not_in_force": ["cgroup", "landlock", "seccomp", "network"],
     });
     wire::send(channel, &Begun::Ready { sandbox }).map_err(|error| error.to_string())?;
-    let error = Command::new(opened.path())
-        .arg0(program)
-        .args(arguments)
-        .env_clear()
-        .envs(variables)
-        .stdin(Stdio::null())
-        .exec();
+    let error = Command::new(opened.path()).arg0(program).args(arguments).env_clear().envs(variables).stdin(Stdio::null()).exec();
     Err(format!("{program} cannot be executed: {error}"))
 }
 
 /// The process ends with the one that started it, however that ends.
 fn die_with(parent: i32) -> Result<(), String> {
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| format!("no signal when the helper ends: {error}"))?;
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(|error| format!("no signal when the helper ends: {error}"))?;
     // it may have ended before
     if rustix::process::getppid().map(Pid::as_raw_pid) != Some(parent) {
         return Err("the helper is gone".to_owned());

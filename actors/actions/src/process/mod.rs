@@ -236,7 +236,6 @@ impl Inner {
             .stdin(OwnedFd::from(theirs))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .process_group(0)
             .current_dir("/")
             .spawn()
     }

@@ -180,6 +180,7 @@ mod tests {
             chown(&file, Some(0), None).unwrap();
             chown(dir.path(), Some(12_345), None).unwrap();
             assert!(opened(&file).unwrap_err().contains("belongs to user 12345"), "the owner of a directory on the way");
+            chown(dir.path(), Some(0), None).unwrap();
         }
         assert!(opened(dir.path()).is_err());
         assert!(Program::open("true", own()).is_err());

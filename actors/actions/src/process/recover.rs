@@ -96,7 +96,8 @@ fn told(evidence: &Evidence) -> Recovered {
         Evidence::Exited(exit) => {
             let (status, reason) = judged(exit);
             let reason = reason.map_or_else(|| "recovered".to_owned(), |reason| format!("{reason}, recovered"));
-            let end = ExecutionEnd { exit_code: exit.code, containment: Some(CONTAINMENT.to_owned()), ..ExecutionEnd::bare(status, reason) };
+            let end =
+                ExecutionEnd { exit_code: exit.code, containment: Some(CONTAINMENT.to_owned()), ..ExecutionEnd::bare(status, reason) };
             if status == ExecutionStatus::Unknown { Recovered::Unknown(end) } else { Recovered::Finished(end) }
         }
     }

@@ -53,11 +53,7 @@ pub(crate) struct Ending {
 impl Ending {
     pub(crate) fn exit(&self) -> Exit {
         let status = self.status;
-        Exit {
-            code: status.and_then(WaitStatus::exit_status),
-            signal: status.and_then(WaitStatus::terminating_signal),
-            ended: self.ended,
-        }
+        Exit { code: status.and_then(WaitStatus::exit_status), signal: status.and_then(WaitStatus::terminating_signal), ended: self.ended }
     }
 }
 

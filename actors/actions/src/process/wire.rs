@@ -120,6 +120,7 @@ mod tests {
     fn messages_come_one_by_one_and_a_torn_one_is_an_error() {
         let mut wire = Vec::new();
         send(&mut wire, &Report::Refused { reason: "a".to_owned() }).unwrap();
+        let first = wire.len();
         send(&mut wire, &Report::Refused { reason: "b\0\u{1b}".to_owned() }).unwrap();
         let mut from = wire.as_slice();
         for expected in ["a", "b\0\u{1b}"] {
@@ -127,7 +128,7 @@ mod tests {
             assert_eq!(reason, expected);
         }
         assert!(receive::<Report>(&mut from).unwrap().is_none());
-        for cut in 1..wire.len() / 2 {
+        for cut in 1..first {
             assert!(receive::<Report>(&mut &wire[..cut]).is_err(), "cut at {cut}");
         }
         assert!(receive::<Report>(&mut [255, 255, 255, 255, 0].as_slice()).is_err());

@@ -12,8 +12,28 @@ fn facts(end: &ExecutionEnd) -> &serde_json::Value {
 async fn p10_e5_every_argument_arrives_as_it_stands() {
     let long = "x".repeat(100_000);
     let hostile = [
-        "", " ", "--config=/x", "-o", ";id", "$(id)", "`id`", "a\nb", "a\tb", "|cat", "&", "*", "~", "$HOME", "\\", "'", "\"", "\u{2010}x",
-        "%s%n", "{param}", "\u{1b}[31m", &long,
+        "",
+        " ",
+        "--config=/x",
+        "-o",
+        ";id",
+        "$(id)",
+        "`id`",
+        "a\nb",
+        "a\tb",
+        "|cat",
+        "&",
+        "*",
+        "~",
+        "$HOME",
+        "\\",
+        "'",
+        "\"",
+        "\u{2010}x",
+        "%s%n",
+        "{param}",
+        "\u{1b}[31m",
+        &long,
     ];
     let bench = Bench::new();
     let argv: Vec<&str> = ["/usr/bin/printf", "%s\\0"].into_iter().chain(hostile).collect();

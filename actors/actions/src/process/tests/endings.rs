@@ -75,7 +75,10 @@ async fn p11_e7_whatever_a_program_leaves_behind_is_ended_even_out_of_its_group(
 #[tokio::test]
 async fn e7_a_fork_storm_ends_with_its_time_and_nothing_survives() {
     let bench = Bench::new();
-    let storm = Plan { timeout_secs: 1, ..shell("storm() { i=0; while [ $i -lt 400 ]; do sleep 60 & i=$((i+1)); done; while :; do :; done; }; storm & storm") };
+    let storm = Plan {
+        timeout_secs: 1,
+        ..shell("storm() { i=0; while [ $i -lt 400 ]; do sleep 60 & i=$((i+1)); done; while :; do :; done; }; storm & storm")
+    };
     let (end, took, left) = timed(&bench, storm).await;
     assert_eq!(end.status, ExecutionStatus::TimedOut, "{end:?}");
     assert!(took < Duration::from_secs(11), "{took:?}");
