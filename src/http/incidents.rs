@@ -6,6 +6,7 @@ use actix_web::{FromRequest, HttpRequest, HttpResponse, dev::Payload, http::Stat
 use futures_util::future::LocalBoxFuture;
 use opspilot_kernel::{
     alert::Observation,
+    explanation::{Explanation, RunbookMatch, SimilarIncident},
     ids::IncidentId,
     incident::{Incident as Stored, IncidentStatus, TimelineEntry, TimelineKind},
     principal::Actor,
@@ -14,7 +15,6 @@ use opspilot_kernel::{
 };
 use opspilot_ledger::{Evidence as Kept, IncidentDetail, IncidentFilter, LedgerError, Tx};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::{
     alerts::{Alert, Derivation, Doer, derivation},
@@ -125,9 +125,15 @@ pub struct Incident {
     evidence_count: u64,
     /// Observations beyond what an incident keeps.
     evidence_beyond: u64,
-    explanation: Option<Value>,
-    similar: Vec<Value>,
-    runbooks: Vec<Value>,
+    /// What happened, why, and what to do next, with what shows it.
+    #[schema(value_type = Option<Object>)]
+    explanation: Option<Explanation>,
+    /// Earlier incidents that resemble it, and how they ended.
+    #[schema(value_type = Vec<Object>)]
+    similar: Vec<SimilarIncident>,
+    /// Runbooks that fit, and what they say to do.
+    #[schema(value_type = Vec<Object>)]
+    runbooks: Vec<RunbookMatch>,
     /// The newest of the actions that were proposed for it, as `GET /api/approvals` gives them.
     #[schema(value_type = Vec<Object>)]
     approvals: Vec<opspilot_kernel::approval::Approval>,
@@ -160,9 +166,9 @@ impl From<IncidentDetail> for Incident {
             evidence: detail.evidence.into_iter().map(Evidence::from).collect(),
             evidence_count: incident.evidence_count,
             evidence_beyond: detail.evidence_beyond,
-            explanation: None,
-            similar: Vec::new(),
-            runbooks: Vec::new(),
+            runbooks: detail.explanation.as_ref().map(|explanation| explanation.runbooks.clone()).unwrap_or_default(),
+            explanation: detail.explanation,
+            similar: detail.similar,
             approvals: detail.approvals,
         }
     }

@@ -51,7 +51,7 @@ impl Sample {
 fn weight(observation: &Observation) -> usize {
     64 + match observation {
         Observation::Log { source, text, .. } => source.len() + text.len(),
-        Observation::Metric { source, name, .. } => source.len() + name.len(),
+        Observation::Metric { source, name, .. } | Observation::Change { source, name, .. } => source.len() + name.len(),
     }
 }
 

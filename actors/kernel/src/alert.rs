@@ -103,6 +103,78 @@ pub enum Observation {
         /// The value.
         value: f64,
     },
+    /// What many observations come to when they are looked at together.
+    Change {
+        /// When it began.
+        at: Timestamp,
+        /// When it was last seen so.
+        until: Timestamp,
+        /// Whose observations they are; empty for everybody's.
+        source: String,
+        /// The metric, the shape of the lines, the alert's rule, or the incident.
+        name: String,
+        /// What was measured.
+        measure: Measure,
+        /// What it usually was: the median of the time before.
+        usual: Option<f64>,
+        /// How far it usually strayed from that: the median absolute deviation, scaled to a standard deviation.
+        spread: Option<f64>,
+        /// What it came to.
+        value: f64,
+        /// How many observations that follows from.
+        count: u64,
+    },
+}
+
+/// What a [`Observation::Change`] measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Measure {
+    /// The value of a metric.
+    Value,
+    /// Lines of one shape, a minute.
+    Lines,
+    /// All lines of a source, a minute.
+    AllLines,
+    /// The share of lines that tell of an error, in percent.
+    Errors,
+    /// Observations behind an alert.
+    Alert,
+    /// An earlier incident: how many seconds it took.
+    Incident,
+    /// Everything that was looked at: how many things changed.
+    Looked,
+}
+
+impl Measure {
+    /// The measure as the API writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Measure::Value => "value",
+            Measure::Lines => "lines",
+            Measure::AllLines => "all_lines",
+            Measure::Errors => "errors",
+            Measure::Alert => "alert",
+            Measure::Incident => "incident",
+            Measure::Looked => "looked",
+        }
+    }
+}
+
+impl Observation {
+    /// Who observed it.
+    pub fn source(&self) -> &str {
+        match self {
+            Observation::Log { source, .. } | Observation::Metric { source, .. } | Observation::Change { source, .. } => source,
+        }
+    }
+
+    /// When it happened, or began.
+    pub const fn at(&self) -> Timestamp {
+        match self {
+            Observation::Log { at, .. } | Observation::Metric { at, .. } | Observation::Change { at, .. } => *at,
+        }
+    }
 }
 
 /// Whether an alert holds.

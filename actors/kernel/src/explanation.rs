@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::time::Timestamp;
+use crate::{ids::IncidentId, time::Timestamp};
 
 /// How a claim is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
@@ -52,6 +52,32 @@ pub struct RunbookMatch {
     pub title: String,
     /// Why it fits.
     pub why: String,
+    /// What it says to do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<String>,
+}
+
+/// An earlier incident that resembles another.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct SimilarIncident {
+    /// Its id.
+    pub id: IncidentId,
+    /// Its title.
+    pub title: String,
+    /// How much it resembles the other, 0 to 1.
+    pub score: f64,
+    /// What they have in common.
+    pub why: String,
+    /// When it was opened.
+    #[schemars(with = "String")]
+    pub opened_at: Timestamp,
+    /// When it was over, if it is.
+    #[schemars(with = "Option<String>")]
+    pub resolved_at: Option<Timestamp>,
+    /// How many seconds it took.
+    pub took_secs: Option<u64>,
+    /// How it ended, in words.
+    pub resolution: Option<String>,
 }
 
 /// A pick from the catalogue of actions.

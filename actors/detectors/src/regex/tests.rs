@@ -126,7 +126,7 @@ fn the_sample_of_a_record_is_its_first_and_last_lines() {
         .iter()
         .map(|observation| match observation {
             Observation::Log { text, .. } => text.rsplit(' ').next().unwrap(),
-            Observation::Metric { .. } => panic!("a log line was seen"),
+            Observation::Metric { .. } | Observation::Change { .. } => panic!("a log line was seen"),
         })
         .collect();
     let expected: Vec<String> = (1..26).chain(36..61).map(|n: u32| n.to_string()).collect();

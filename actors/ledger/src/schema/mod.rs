@@ -4,6 +4,7 @@ mod accounts;
 mod actions;
 mod audit_tree;
 mod core;
+mod explanations;
 mod incidents;
 
-pub(crate) use self::{accounts::*, actions::*, audit_tree::*, core::*, incidents::*};
+pub(crate) use self::{accounts::*, actions::*, audit_tree::*, core::*, explanations::*, incidents::*};

@@ -1,6 +1,7 @@
 //! Search over stored signals: ascending by number, within a budget, skipping rows that cannot hold what
 //! is looked for.
 
+mod near;
 mod query;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -11,6 +12,8 @@ use opspilot_kernel::{
     signal::{AlertState, KindSet, Severity, SignalKind, SignalRef},
     time::Timestamp,
 };
+
+pub use self::near::{Around, Looked};
 
 use self::query::Query;
 use crate::{

@@ -10,6 +10,7 @@ use diesel::{
 use opspilot_kernel::{
     alert::{Alert, Observation},
     approval::Approval,
+    explanation::{Explanation, SimilarIncident},
     ids::IncidentId,
     incident::{Incident, IncidentStatus},
     signal::Severity,
@@ -18,7 +19,7 @@ use opspilot_kernel::{
 use serde::Serialize;
 
 use super::{
-    alerts, approvals,
+    alerts, approvals, explanations,
     incidents_rows::{IncidentRow, counted, json, meaning, parsed},
     incidents_state::IncidentState,
 };
@@ -61,12 +62,16 @@ pub struct IncidentDetail {
     pub incident: Incident,
     /// The first of its alerts.
     pub alerts: Vec<Alert>,
-    /// The first of its evidence.
+    /// The first of its evidence, and whatever its explanation cites.
     pub evidence: Vec<Evidence>,
     /// Observations that are only counted and not among its evidence.
     pub evidence_beyond: u64,
     /// Timeline entries that its full timeline could not take.
     pub timeline_beyond: u64,
+    /// What it is explained by, if it was.
+    pub explanation: Option<Explanation>,
+    /// Earlier incidents that resemble it.
+    pub similar: Vec<SimilarIncident>,
     /// The newest of the actions that were proposed for it.
     pub approvals: Vec<Approval>,
 }
@@ -195,19 +200,31 @@ pub(super) fn list_query(filter: &IncidentFilter, page: &Page) -> Result<ListQue
 
 fn detail(conn: &mut SqliteConnection, row: IncidentRow, budget: &mut usize) -> Result<IncidentDetail, LedgerError> {
     let num = row.num;
-    let IncidentState { incident, evidence_beyond, timeline_beyond, .. } = row.state()?;
+    let IncidentState { mut incident, evidence_beyond, timeline_beyond, .. } = row.state()?;
     let alerts = alerts::first_of(conn, incident.id.as_str(), FIRST)?;
+    let explained = explanations::of(conn, num)?;
     let mut pieces = Vec::new();
     if incident.evidence_count > 0 && *budget > 0 {
         let query = evidence::table.filter(evidence::incident.eq(num)).order(evidence::n).limit(FIRST);
-        let rows: Vec<(i64, String)> = query.select((evidence::n, evidence::body)).load(conn)?;
+        let mut rows: Vec<(i64, String)> = query.select((evidence::n, evidence::body)).load(conn)?;
+        if let Some(explained) = &explained {
+            rows.extend(explanations::cited(conn, num, &explained.explanation, FIRST)?);
+        }
         for (n, body) in rows {
             *budget = budget.saturating_sub(body.len());
             pieces.push(Evidence { id: format!("e{n}"), observation: parsed(&body)? });
         }
     }
+    let (explanation, similar) = match explained {
+        Some(explained) => {
+            incident.evidence_count = incident.evidence_count.saturating_add(u64::try_from(explained.evidence.len()).unwrap_or(0));
+            pieces.extend(explained.evidence);
+            (Some(explained.explanation), explained.similar)
+        }
+        None => (None, Vec::new()),
+    };
     let approvals = approvals::of_incident(conn, incident.id.as_str())?;
-    Ok(IncidentDetail { incident, alerts, evidence: pieces, evidence_beyond, timeline_beyond, approvals })
+    Ok(IncidentDetail { incident, alerts, evidence: pieces, evidence_beyond, timeline_beyond, explanation, similar, approvals })
 }
 
 /// The search as the index of words understands it: every word, each of which may be cut short.

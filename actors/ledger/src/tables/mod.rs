@@ -11,6 +11,7 @@ pub(crate) mod dead_letters;
 pub(crate) mod decisions;
 pub(crate) mod events;
 pub(crate) mod executions;
+pub(crate) mod explanations;
 pub(crate) mod idempotency;
 pub(crate) mod incidents;
 pub(crate) mod incidents_list;
