@@ -9,7 +9,7 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::{net::UnixStream, process::CommandExt},
     },
-    process::{Child, Command, ExitCode, Stdio},
+    process::{Child, Command, ExitCode},
     time::Duration,
 };
 

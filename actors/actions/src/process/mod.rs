@@ -169,7 +169,7 @@ impl Execute for ProcessExecutor {
 impl Inner {
     /// Has a helper carry it out. Blocks until it is over.
     fn carry_out(&self, job: &Job) -> ExecutionEnd {
-        failpoint!("exec_after_commit_before_spawn");
+        failpoint!("actions::exec_after_commit_before_spawn");
         let said = match self.converse(job) {
             Ok(said) => said,
             Err(Unspoken::NotStarted(why)) => {
@@ -184,7 +184,7 @@ impl Inner {
                 };
             }
         };
-        failpoint!("after_exit_before_result");
+        failpoint!("actions::after_exit_before_result");
         match said {
             Report::Ended(outcome) => finished(*outcome, &job.plan),
             Report::Refused { reason } => ExecutionEnd::bare(ExecutionStatus::Failed, format!("not_started: {reason}")),
@@ -215,7 +215,7 @@ impl Inner {
             match wire::receive(&mut socket).map_err(lost)? {
                 Some(Report::Spawned(program)) => {
                     slog::info!(self.log, "a run began"; "execution" => %job.id, "pid" => program.pid);
-                    failpoint!("after_spawn");
+                    failpoint!("actions::after_spawn");
                 }
                 Some(last) => {
                     // it has said everything, and ends
