@@ -17,7 +17,7 @@ use actix_web::{
     body::{BoxBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
     http::{
-        Method, StatusCode, Version,
+        ConnectionType, Method, StatusCode, Version,
         header::{self, HeaderMap, HeaderName, HeaderValue},
     },
     middleware::Next,
@@ -130,8 +130,13 @@ pub async fn shell<B: MessageBody + 'static>(mut request: ServiceRequest, next: 
         let (head, response) = answer.into_parts();
         answer = ServiceResponse::new(head, unread.hand_to(response));
     }
-    if let Some(turn) = turn.as_ref().filter(|_| !answer.response().head().keep_alive()) {
-        turn.close();
+    if let Some(turn) = &turn {
+        // heads are used again, with the version of whoever had them last, which would count for the closing of a connection
+        let head = answer.response_mut().head_mut();
+        head.version = Version::HTTP_11;
+        if head.connection_type() == ConnectionType::Close {
+            turn.close();
+        }
     }
     refused(&state, &answer, &passed);
     state.metrics.answered(&answer, state.clock.elapsed().saturating_sub(started));
@@ -348,13 +353,12 @@ fn log_cause(state: &AppState, id: &RequestId, path: &str, error: &ApiError) {
 }
 
 fn decorate(headers: &mut HeaderMap, standing: Option<Standing>, id: &RequestId, tls: bool, docs: bool) {
-    const FIXED: [(&str, &str); 6] = [
+    const FIXED: [(&str, &str); 5] = [
         ("x-content-type-options", "nosniff"),
         ("referrer-policy", "no-referrer"),
         ("cross-origin-opener-policy", "same-origin"),
         ("cross-origin-resource-policy", "same-origin"),
         ("x-frame-options", "DENY"),
-        ("cache-control", "no-store"),
     ];
     let mut fixed = |name, value| headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
     fixed("content-security-policy", if docs { CSP_DOCS } else { CSP });
@@ -363,6 +367,10 @@ fn decorate(headers: &mut HeaderMap, standing: Option<Standing>, id: &RequestId,
     }
     if tls {
         fixed("strict-transport-security", "max-age=31536000");
+    }
+    // only the files of the page say otherwise: everybody gets the same ones
+    if !headers.contains_key(header::CACHE_CONTROL) {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
     if let Ok(id) = HeaderValue::from_str(&id.0) {
         headers.insert(HeaderName::from_static("x-request-id"), id);

@@ -251,7 +251,7 @@ fn proper(dice: &mut StdRng) -> (String, Vec<u16>) {
             400,
         ),
         ("chunks", format!("{CHUNKED}1\r\n[\r\n1;a=\"b;c\"\r\n]\r\n0\r\n\r\n"), 422),
-        ("a chunk like the end", format!("{CHUNKED}5\r\n0\r\n\r\n\r\n0\r\n\r\n"), 400),
+        ("a chunk like the end", format!("{CHUNKED}5\r\n0\r\n\r\n\r\n0\r\n\r\n"), 422),
         ("trailers", format!("{CHUNKED}00002;x\r\n[]\r\n000\r\nA: b\r\nX-C:\r\n\r\n"), 422),
     ];
     let mut text = String::new();
