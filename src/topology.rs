@@ -50,7 +50,9 @@ const STAGES: [ModuleId; 2] = [opspilot_enrichers::DEDUP, opspilot_enrichers::IN
 
 /// Every module there is, category by category.
 pub fn catalogue() -> Vec<&'static Entry> {
-    [opspilot_enrichers::MODULES, opspilot_detectors::MODULES, ui::MODULES, opspilot_connectors::MODULES].into_iter().flatten().collect()
+    let categories =
+        [opspilot_enrichers::MODULES, opspilot_detectors::MODULES, opspilot_actions::MODULES, ui::MODULES, opspilot_connectors::MODULES];
+    categories.into_iter().flatten().collect()
 }
 
 /// What the process brings along.
@@ -176,9 +178,12 @@ impl Topology {
             health: health.clone(),
         };
         let stages = Stages::in_order(&STAGES);
-        let modules = Arc::new(Modules::new(ctx.clone(), groups, gate.clone(), catalogue(), stages.clone(), config.modules.clone()));
+        let runs = config.ledger.dir.join("runs");
+        let modules = Arc::new(Modules::new(ctx.clone(), groups, gate.clone(), runs, catalogue(), stages.clone(), config.modules.clone()));
         modules.start_category("enricher").await;
         modules.retry_alerts_with(opspilot_enrichers::pipeline::start(&ctx, stages)?);
+        // before anything is detected: its rules are told of every incident
+        modules.start_category("action").await;
         modules.start_category("detector").await;
 
         // edge
@@ -250,6 +255,7 @@ impl Topology {
         phase(log, "connectors", seconds(2), self.modules.stop_category("connector")).await;
         phase(log, "detectors", seconds(1), self.modules.stop_category("detector")).await;
         phase(log, "pipeline", seconds(1), async {
+            self.modules.stop_category("action").await;
             self.supervisor.stop("core.pipeline").await;
             self.modules.stop_category("enricher").await;
         })

@@ -2,10 +2,12 @@
 
 use std::{
     collections::BTreeMap,
+    path::PathBuf,
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
+use opspilot_actions::safe;
 use opspilot_enrichers::{Stages, pipeline::Pipeline};
 use opspilot_kernel::{ids::DeadLetterId, module::ModuleId, principal::Actor};
 use opspilot_ledger::{LedgerError, Priority};
@@ -36,6 +38,8 @@ pub(super) struct Modules {
     groups: Groups,
     /// What actions pass, and what modules that propose or carry out are given.
     gate: Gate,
+    /// Where evidence of runs is kept.
+    runs: PathBuf,
     entries: Vec<&'static Entry>,
     stages: Stages,
     /// The live feed and the page, once there is a server they belong to.
@@ -57,6 +61,7 @@ impl Modules {
         ctx: ModuleContext,
         groups: Groups,
         gate: Gate,
+        runs: PathBuf,
         entries: Vec<&'static Entry>,
         stages: Stages,
         settings: BTreeMap<ModuleId, ModuleSettings>,
@@ -65,6 +70,7 @@ impl Modules {
             ctx,
             groups,
             gate,
+            runs,
             entries,
             stages,
             served: OnceLock::new(),
@@ -145,6 +151,7 @@ impl Modules {
                 .map_err(|error| StartError::Failed(error.to_string()))
                 .and_then(|config| live.start(&ctx.for_module(entry.id), config)),
             Some((_, dashboard)) if entry.id == dashboard::ID => Ok(dashboard.open()),
+            _ if entry.id == safe::ID => safe::start(&ctx.for_module(entry.id), &self.gate, self.runs.clone(), config),
             _ => (entry.start)(&ctx, config),
         };
         match started {
