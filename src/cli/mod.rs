@@ -108,6 +108,11 @@ pub(crate) type Outcome = Result<(), Failure>;
 
 /// Runs the command that `args` name; the process ends with what it returns.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().collect();
+    // before anything else is done in this process
+    if let Some(code) = opspilot_actions::helper(&args) {
+        return code;
+    }
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {

@@ -8,7 +8,9 @@ async fn the_page_is_kept_by_browsers_only_for_as_long_as_it_is_the_same() {
     let page = api.get(As::Nobody, "/").await.expect(200);
     assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
     assert_eq!(page.header("cache-control"), "no-store");
-    for (name, kind) in [("main.js", "text/javascript; charset=utf-8"), ("base.css", "text/css; charset=utf-8"), ("icon.svg", "image/svg+xml")] {
+    for (name, kind) in
+        [("main.js", "text/javascript; charset=utf-8"), ("base.css", "text/css; charset=utf-8"), ("icon.svg", "image/svg+xml")]
+    {
         let path = format!("/page/{name}");
         let file = api.get(As::Nobody, &path).await.expect(200);
         assert_eq!(file.header("content-type"), kind, "{name}");

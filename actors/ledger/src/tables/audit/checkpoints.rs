@@ -121,13 +121,7 @@ impl Tx<'_> {
         self.key_entry("KEY03W", actor, key, reason)
     }
 
-    fn key_entry(
-        &mut self,
-        code: &'static str,
-        actor: &Actor,
-        key: &KeyRecorded,
-        reason: &str,
-    ) -> Result<(), LedgerError> {
+    fn key_entry(&mut self, code: &'static str, actor: &Actor, key: &KeyRecorded, reason: &str) -> Result<(), LedgerError> {
         self.audit(AuditEntry {
             code,
             actor: actor.clone(),

@@ -119,11 +119,7 @@ mod tests {
     use opspilot_kernel::{clock::ManualClock, principal::Actor, time::Timestamp};
 
     use super::*;
-    use crate::{
-        Ledger, LedgerError, Options, Priority,
-        audit::tree::root_at,
-        open::DATABASE,
-    };
+    use crate::{Ledger, LedgerError, Options, Priority, audit::tree::root_at, open::DATABASE};
 
     fn options(dir: &std::path::Path) -> Options {
         Options::new(dir, ManualClock::at(Timestamp::from_millis(1_795_348_800_000)))
