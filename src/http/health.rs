@@ -23,13 +23,16 @@ pub(super) fn line(module: &ModuleHealth) -> Value {
 /// How the service is doing; the modules are listed for callers who may see them.
 #[utoipa::path(get, path = "/api/health", tag = "operations", responses(
     (status = 200, description = "Healthy or degraded; see `status`", body = Value),
-    (status = 503, description = "Unhealthy: nothing can be stored", body = Value),
+    (status = 503, description = "Unhealthy: nothing can be stored, or the audit log was tampered with", body = Value),
 ))]
 pub async fn health(caller: Caller, state: web::Data<AppState>) -> HttpResponse {
     let modules = state.control.modules();
     let (mut status, mut detail) = state.control.overall();
     if let StorageHealth::Failed { failure, .. } = state.ledger.storage() {
         (status, detail) = (Overall::Unhealthy, failure.to_string());
+    }
+    if let Some(why) = state.ledger.audit_refusal() {
+        (status, detail) = (Overall::Unhealthy, format!("the audit log cannot be trusted: {why}"));
     }
     let mut report = json!({ "status": status });
     if caller.0.is_some_and(|caller| Viewer::admits(caller.role))

@@ -11,6 +11,7 @@ pub mod alerts;
 pub mod api_keys;
 pub mod approvals;
 pub mod audit;
+pub mod audit_proofs;
 pub mod auth;
 pub mod body;
 pub mod dashboard;
@@ -149,6 +150,10 @@ routes! {
 
     // who did what, and what was set aside
     "/api/audit" => { get: viewer audit::list };
+    "/api/audit/checkpoint" => { get: public audit_proofs::checkpoint };
+    "/api/audit/proof/inclusion" => { get: viewer audit_proofs::inclusion };
+    "/api/audit/proof/consistency" => { get: viewer audit_proofs::consistency };
+    "/api/audit/export" => { get: viewer audit_proofs::export };
     "/api/dead-letters" => { get: viewer audit::dead_letters };
     "/api/dead-letters/{id}/requeue" => { post: operator audit::requeue };
 

@@ -13,6 +13,7 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use ed25519_dalek::SigningKey;
+use hmac::{Hmac, Mac as _};
 use sha2::{Digest as _, Sha256};
 
 /// What a key is for, and the only thing it is for.
@@ -145,6 +146,12 @@ impl KeyFile {
         KeyFile { purpose, key: SigningKey::from_bytes(&rand::random()) }
     }
 
+    /// A key that a test can make again.
+    #[cfg(test)]
+    pub(crate) fn from_seed(purpose: KeyPurpose, seed: [u8; 32]) -> KeyFile {
+        KeyFile { purpose, key: SigningKey::from_bytes(&seed) }
+    }
+
     /// Stores it as the key of its purpose, in the place of any other.
     pub fn store(&self, dir: &Path) -> Result<(), KeyError> {
         let keys = dir.join("keys");
@@ -170,6 +177,20 @@ impl KeyFile {
     /// The key as Ed25519 signs with it.
     pub fn signing(&self) -> &SigningKey {
         &self.key
+    }
+
+    /// How a sensitive value is written where it must not be read: the same value at the same place gives the same text,
+    /// so that whoever has the key can confirm a guess.
+    pub fn hashed(&self, path: &str, value: &[u8]) -> String {
+        let mut hash = match Hmac::<Sha256>::new_from_slice(self.seed()) {
+            Ok(hash) => hash,
+            // HMAC takes keys of any length; were that ever to change, nothing could be confirmed
+            Err(_) => return "hmac:v1::".to_owned(),
+        };
+        hash.update(path.as_bytes());
+        hash.update(&[0]);
+        hash.update(value);
+        format!("hmac:v1:{}:{}", self.kid(), hex::encode(hash.finalize().into_bytes()))
     }
 
     /// What others check its signatures with.
@@ -256,6 +277,15 @@ mod tests {
         fs::copy(KeyPurpose::Session.path(dir.path()), KeyPurpose::Approval.path(dir.path())).unwrap();
         let refused = KeyFile::open(dir.path(), KeyPurpose::Approval).unwrap_err();
         assert!(refused.to_string().contains("also the session key"), "{refused}");
+    }
+
+    #[test]
+    fn a_hashed_value_can_be_confirmed_and_not_guessed_without_the_key() {
+        let [one, two] = [1, 2].map(|seed| KeyFile::from_seed(KeyPurpose::Redaction, [seed; 32]));
+        assert_eq!(one.hashed("params/password", b"hunter2"), one.hashed("params/password", b"hunter2"));
+        let others = [one.hashed("params/password", b"hunter3"), one.hashed("params/token", b"hunter2"), two.hashed("params/password", b"hunter2")];
+        assert!(!others.contains(&one.hashed("params/password", b"hunter2")));
+        assert_ne!(one.hashed("a", b"\0b"), one.hashed("a\0", b"b"), "place and value do not run together");
     }
 
     #[test]

@@ -443,6 +443,11 @@ impl Ledger {
         &self.inner.shared.identity.boot
     }
 
+    /// The data directory.
+    pub fn dir(&self) -> &std::path::Path {
+        &self.inner.shared.options.dir
+    }
+
     /// The clock that the ledger was opened with.
     pub fn clock(&self) -> &SharedClock {
         &self.inner.shared.options.clock

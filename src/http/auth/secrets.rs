@@ -1,48 +1,25 @@
 //! The keys that prove sessions, and what is derived from them.
 //!
-//! One Ed25519 key signs session tokens and nothing else. It lies in
-//! `<data>/keys/session.key`, mode 0600; a file that others may read stops the start.
+//! One Ed25519 key signs session tokens and nothing else. It lies in `<data>/keys/session.key`; what such a file must be
+//! like is the ledger's [`KeyFile`] to say.
 
-use std::{
-    fs::{self, OpenOptions},
-    io::{self, Read as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
-    path::{Path, PathBuf},
-};
+use std::path::Path;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use ed25519_dalek::{SigningKey, pkcs8::EncodePrivateKey as _};
 use hmac::{Hmac, Mac as _};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use opspilot_kernel::{ids::SessionId, time::Timestamp};
+pub use opspilot_ledger::KeyError;
+use opspilot_ledger::{KeyFile, KeyPurpose, kid_of};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
+use sha2::Sha256;
 
 const TYPE: &str = "opspilot-session+jwt";
 const ISSUER: &str = "opspilot";
 const AUDIENCE: &str = "opspilot-session";
 /// No token of ours comes near this; longer ones are not looked at.
 const MAX_TOKEN: usize = 2048;
-
-/// Why the keys cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum KeyError {
-    /// The file cannot be read or written.
-    #[error("{path}: {source}")]
-    Io {
-        /// Which file.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
-    /// Others than the service may read it.
-    #[error("{0}: others may read or write this key; make it mode 0600, owned by the user the service runs as")]
-    Exposed(PathBuf),
-    /// It is no key.
-    #[error("{0}: not a session key; remove the file to have a new one made, which ends all sessions")]
-    Unusable(PathBuf),
-}
 
 /// What a session token says. The session's row decides; this only names it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -73,32 +50,16 @@ impl std::fmt::Debug for Secrets {
 impl Secrets {
     /// Reads the key in the data directory `dir`, or makes one.
     pub fn open(dir: &Path) -> Result<Secrets, KeyError> {
-        let keys = dir.join("keys");
-        let path = keys.join("session.key");
-        let io_at = |path: &Path| {
-            let path = path.to_owned();
-            move |source| KeyError::Io { path, source }
-        };
-        match fs::DirBuilder::new().mode(0o700).create(&keys) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(io_at(&keys)(error)),
-            _ => {}
-        }
-        let seed = match read_seed(&path)? {
-            Some(seed) => seed,
-            None => {
-                let seed: [u8; 32] = rand::random();
-                write_seed(&keys, &path, &seed).map_err(io_at(&path))?;
-                seed
-            }
-        };
-        Secrets::from_seed(seed).ok_or(KeyError::Unusable(path))
+        let (key, _) = KeyFile::open(dir, KeyPurpose::Session)?;
+        let unusable = || KeyError::Unusable { path: KeyPurpose::Session.path(dir), purpose: KeyPurpose::Session };
+        Secrets::from_seed(*key.seed()).ok_or_else(unusable)
     }
 
     fn from_seed(seed: [u8; 32]) -> Option<Secrets> {
         let key = SigningKey::from_bytes(&seed);
         let der = key.to_pkcs8_der().ok()?;
         let public = key.verifying_key().to_bytes();
-        let kid = hex::encode(Sha256::digest(public).get(..8)?);
+        let kid = kid_of(&public);
         let encoding = EncodingKey::from_ed_der(der.as_bytes());
         Some(Secrets { encoding, decoding: DecodingKey::from_ed_der(&public), kid, seed })
     }
@@ -164,45 +125,8 @@ fn mac(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
     }
 }
 
-fn read_seed(path: &Path) -> Result<Option<[u8; 32]>, KeyError> {
-    let io = |source| KeyError::Io { path: path.to_owned(), source };
-    let file = match OpenOptions::new().read(true).custom_flags(nofollow()).open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(io(error)),
-    };
-    let about = file.metadata().map_err(io)?;
-    if !about.is_file() || about.mode() & 0o077 != 0 || about.uid() != rustix::process::geteuid().as_raw() {
-        return Err(KeyError::Exposed(path.to_owned()));
-    }
-    let mut text = String::new();
-    (&file).take(1024).read_to_string(&mut text).map_err(io)?;
-    let seed = URL_SAFE_NO_PAD.decode(text.trim()).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
-    seed.map(Some).ok_or_else(|| KeyError::Unusable(path.to_owned()))
-}
-
-fn nofollow() -> i32 {
-    i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or(0)
-}
-
-fn write_seed(dir: &Path, path: &Path, seed: &[u8; 32]) -> io::Result<()> {
-    // written aside and renamed, so that a crash leaves no half key
-    let aside = dir.join("session.key.new");
-    match fs::remove_file(&aside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
-    writeln!(file, "{}", URL_SAFE_NO_PAD.encode(seed))?;
-    file.sync_all()?;
-    fs::rename(&aside, path)?;
-    fs::File::open(dir)?.sync_all()
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     fn at(seconds: i64) -> Timestamp {
@@ -210,20 +134,16 @@ mod tests {
     }
 
     #[test]
-    fn the_key_survives_a_restart_and_is_for_the_owner_only() {
+    fn the_key_survives_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         let first = Secrets::open(dir.path()).unwrap();
-        let file = dir.path().join("keys/session.key");
-        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
         let session = SessionId::random();
         let token = first.sign("ada", &session, at(100), at(200)).unwrap();
         let again = Secrets::open(dir.path()).unwrap();
         assert_eq!(again.verify(&token, at(150)), Some(session));
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(matches!(Secrets::open(dir.path()), Err(KeyError::Exposed(_))));
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-        fs::write(&file, "nonsense").unwrap();
-        assert!(matches!(Secrets::open(dir.path()), Err(KeyError::Unusable(_))));
+        std::fs::write(dir.path().join("keys/session.key"), "nonsense").unwrap();
+        let refused = Secrets::open(dir.path()).unwrap_err().to_string();
+        assert!(refused.contains("session.key") && refused.contains("ends all sessions"), "{refused}");
     }
 
     #[test]

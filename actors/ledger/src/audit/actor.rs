@@ -10,7 +10,10 @@ use std::{sync::Arc, time::Duration};
 use actix::prelude::*;
 use opspilot_kernel::lifecycle::{Drain, Heartbeat, Pulse};
 use parking_lot::Mutex;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, sleep_until},
+};
 
 use super::signer::CheckpointError;
 use crate::ledger::{Ledger, Priority};
@@ -53,22 +56,25 @@ impl CheckpointActor {
     }
 }
 
+/// Waits until the log has so many entries.
+async fn reaches(head: &mut watch::Receiver<u64>, size: u64) {
+    let ended = head.wait_for(|now| *now >= size).await.is_err();
+    if ended {
+        std::future::pending::<()>().await;
+    }
+}
+
 /// Waits until a checkpoint is due, and says why.
 async fn due(ledger: &Ledger, schedule: &CheckpointSchedule, signed: u64, since: Instant) -> &'static str {
     let shared = ledger.shared();
     let mut head = shared.audit.subscribe();
     let grown = async {
         // the first entry that is not covered starts the clock
-        if head.wait_for(|size| *size > signed).await.is_err() {
-            std::future::pending::<()>().await;
-        }
+        reaches(&mut head, signed + 1).await;
         let at = Instant::now() + schedule.dirty_for;
         tokio::select! {
             () = sleep_until(at) => "interval",
-            grown = head.wait_for(|size| size.saturating_sub(signed) >= schedule.records) => {
-                if grown.is_err() { std::future::pending::<()>().await; }
-                "records"
-            }
+            () = reaches(&mut head, signed.saturating_add(schedule.records)) => "records",
         }
     };
     let asked = async {
@@ -86,7 +92,7 @@ async fn due(ledger: &Ledger, schedule: &CheckpointSchedule, signed: u64, since:
     }
 }
 
-async fn sign_along(ledger: Ledger, schedule: CheckpointSchedule, trouble: Arc<Mutex<Option<String>>>) {
+pub(crate) async fn sign_along(ledger: Ledger, schedule: CheckpointSchedule, trouble: Arc<Mutex<Option<String>>>) {
     let log = ledger.shared().options.log.clone();
     let mut why = Some("start");
     let mut recovered = false;

@@ -28,7 +28,9 @@ pub fn notes(text: &str) -> impl Iterator<Item = SignedNote> {
     text.split("\n\n").filter_map(move |piece| {
         let before = std::mem::replace(&mut body, piece);
         let piece = piece.trim_end_matches('\n');
-        piece.starts_with('\u{2014}').then(|| SignedNote::parse(format!("{}\n\n{piece}\n", before.trim_start_matches('\n')).as_bytes()).ok())?
+        piece
+            .starts_with('\u{2014}')
+            .then(|| SignedNote::parse(format!("{}\n\n{piece}\n", before.trim_start_matches('\n')).as_bytes()).ok())?
     })
 }
 

@@ -80,7 +80,8 @@ impl Signer {
             }
             before.push(Before { checkpoint: note.checkpoint().clone(), named: "the last stored checkpoint" });
         }
-        let newest = published::newest(&self.published).map_err(|source| CheckpointError::Publish { path: self.published.clone(), source })?;
+        let newest =
+            published::newest(&self.published).map_err(|source| CheckpointError::Publish { path: self.published.clone(), source })?;
         if let Some(note) = newest.filter(|note| before.iter().all(|known| known.checkpoint != *note.checkpoint()))
             && reader.rolled_back()? != Some(published::digest(&note))
         {
@@ -132,8 +133,7 @@ impl Ledger {
     /// key, and its public part is written beside it.
     pub async fn open_audit_key(&self) -> Result<(), CheckpointError> {
         let dir = self.shared().options.dir.clone();
-        let (origin, known) =
-            self.read(|reader| Ok((reader.audit_origin()?, reader.key_in_use(KeyPurpose::Audit.as_str())?))).await?;
+        let (origin, known) = self.read(|reader| Ok((reader.audit_origin()?, reader.key_in_use(KeyPurpose::Audit.as_str())?))).await?;
         let named = origin.clone();
         let opened = tokio::task::spawn_blocking(move || {
             let (key, made) = KeyFile::open(&dir, KeyPurpose::Audit)?;
@@ -233,8 +233,14 @@ impl Ledger {
 
 /// The last checkpoint of a run, over everything that is in the log when it ends. Nobody waits for the writer any more.
 pub(crate) fn at_stop(state: &mut WriterState) -> Result<(), CheckpointError> {
-    let Some(signer) = state.shared().signer.get().cloned() else { return Ok(()) };
+    let Some(signer) = state.shared().signer.get().cloned().filter(|_| !state.shared().options.tool) else { return Ok(()) };
     signer.may_sign()?;
+    for left in state.read(|reader| reader.audit_unsigned())? {
+        let fixed = Checkpoint { origin: signer.origin.clone(), size: left.size, root: left.root };
+        state.read(|reader| Ok(signer.prove(reader, &fixed)))??;
+        let note = fixed.sign(&signer.key);
+        state.own(|tx| tx.checkpoint_signed(fixed.size, note.text()))?;
+    }
     let kid = signer.key.kid();
     let fixed = state.own(|tx| tx.checkpoint_fixed(&kid, "stop"))?;
     state.read(|reader| Ok(signer.prove(reader, &fixed)))??;

@@ -91,6 +91,11 @@ impl Frontier {
             .map(move |(level, hash)| (level, (size >> level) - 1, hash))
     }
 
+    /// The hashes of the subtrees, the smallest first, as they are stored.
+    pub(crate) fn packed(&self) -> Vec<u8> {
+        self.peaks().flat_map(|(_, _, hash)| hash.iter().copied()).collect()
+    }
+
     /// The frontier of a tree of `size` leaves whose complete subtrees `nodes` knows.
     pub(crate) fn gather<N: Nodes>(size: u64, nodes: &mut N) -> Result<Frontier, N::Error> {
         let mut frontier = Frontier { size, ..Frontier::default() };

@@ -39,7 +39,7 @@
 
 pub(crate) mod checkpoints;
 mod denied;
-mod read;
+pub(crate) mod read;
 pub(crate) mod tree;
 
 use diesel::prelude::*;
@@ -144,26 +144,41 @@ fn actor_json(actor: &Actor) -> Value {
     }
 }
 
+/// Where and when an entry is made.
+pub(crate) struct Place<'a> {
+    pub(crate) seq: Seq,
+    pub(crate) now: Timestamp,
+    pub(crate) node: &'a str,
+    pub(crate) boot: &'a str,
+    pub(crate) prev: &'a [u8; 32],
+}
+
+/// The leaf as it is hashed and stored.
+pub(crate) fn leaf(place: &Place<'_>, entry: &AuditEntry, commit: &[u8; 32]) -> Result<Vec<u8>, LedgerError> {
+    Ok(canonical(&json!({
+        "v": 1,
+        "seq": place.seq,
+        "ts": place.now.to_string(),
+        "node": place.node,
+        "boot": place.boot,
+        "code": entry.code,
+        "actor": actor_json(&entry.actor),
+        "obj": { "t": entry.object.kind, "id": entry.object.id },
+        "outcome": entry.outcome.as_str(),
+        "req": entry.request,
+        "commit": hex::encode(commit),
+        "prev": hex::encode(place.prev),
+    }))?)
+}
+
 /// Appends an entry at the end of the chain.
 pub(crate) fn append(tx: &mut Tx<'_>, entry: AuditEntry) -> Result<Seq, LedgerError> {
     let head = tx.work.heads.audit;
     let seq = head.size + 1;
     let salt: [u8; 32] = rand::random();
     let body = canonical(&entry.body)?;
-    let leaf = canonical(&json!({
-        "v": 1,
-        "seq": seq,
-        "ts": tx.work.now.to_string(),
-        "node": &*tx.identity.node,
-        "boot": &*tx.identity.boot,
-        "code": entry.code,
-        "actor": actor_json(&entry.actor),
-        "obj": { "t": entry.object.kind, "id": entry.object.id },
-        "outcome": entry.outcome.as_str(),
-        "req": entry.request,
-        "commit": hex::encode(commitment(&salt, &body)),
-        "prev": hex::encode(head.last_hash),
-    }))?;
+    let place = Place { seq, now: tx.work.now, node: &tx.identity.node, boot: &tx.identity.boot, prev: &head.last_hash };
+    let leaf = leaf(&place, &entry, &commitment(&salt, &body))?;
     let hash = leaf_hash(&leaf);
     let place = stored(seq)?;
     {
@@ -194,7 +209,7 @@ pub(crate) fn store_head(conn: &mut SqliteConnection, head: &AuditHead) -> Resul
             t::last_hash.eq(head.last_hash.as_slice()),
             t::last_ts.eq(head.last_ts.millis()),
             t::root.eq(head.tree.root().as_slice()),
-            t::frontier.eq(tree::packed(&head.tree)),
+            t::frontier.eq(head.tree.packed()),
         ))
         .execute(conn)?;
     Ok(())

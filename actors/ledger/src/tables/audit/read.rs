@@ -69,6 +69,31 @@ impl AuditFilter {
     }
 }
 
+/// An entry as it is stored.
+pub(crate) struct StoredEntry {
+    pub(crate) seq: Seq,
+    pub(crate) leaf: Vec<u8>,
+    pub(crate) hash: Vec<u8>,
+    /// Salt and body; nothing if they were deleted.
+    pub(crate) payload: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+/// Entries from `from` on, in order, at most `limit`.
+pub(crate) fn rows(conn: &mut SqliteConnection, from: Seq, limit: i64) -> Result<Vec<StoredEntry>, LedgerError> {
+    use audit_leaf::dsl as l;
+    use audit_payload::dsl as p;
+    type Row = (i64, Vec<u8>, Vec<u8>, Option<Vec<u8>>, Option<Vec<u8>>);
+    let rows: Vec<Row> = l::audit_leaf
+        .left_join(p::audit_payload.on(p::seq.eq(l::seq)))
+        .filter(l::seq.ge(stored(from)?))
+        .order(l::seq)
+        .limit(limit)
+        .select((l::seq, l::leaf, l::leaf_hash, p::salt.nullable(), p::body.nullable()))
+        .load(conn)?;
+    let entry = |(seq, leaf, hash, salt, body): Row| Ok(StoredEntry { seq: loaded(seq)?, leaf, hash, payload: salt.zip(body) });
+    rows.into_iter().map(entry).collect()
+}
+
 impl Reader<'_> {
     /// Entries newest first. A page may be short and still have a `next_cursor`: the search through a long
     /// chain is bounded.
@@ -125,24 +150,13 @@ impl Reader<'_> {
         let head = load_head(self.conn)?;
         let (mut expected, mut prev) = (1_u64, [0_u8; 32]);
         loop {
-            type Row = (i64, Vec<u8>, Vec<u8>, Option<Vec<u8>>, Option<Vec<u8>>);
-            let rows: Vec<Row> = {
-                use audit_leaf::dsl as l;
-                use audit_payload::dsl as p;
-                l::audit_leaf
-                    .left_join(p::audit_payload.on(p::seq.eq(l::seq)))
-                    .filter(l::seq.ge(stored(expected)?))
-                    .order(l::seq)
-                    .limit(CHUNK)
-                    .select((l::seq, l::leaf, l::leaf_hash, p::salt.nullable(), p::body.nullable()))
-                    .load(self.conn)?
-            };
+            let rows = rows(self.conn, expected, CHUNK)?;
             if rows.is_empty() {
                 break;
             }
-            for (seq, leaf, hash, salt, body) in rows {
+            for StoredEntry { seq, leaf, hash, payload } in rows {
                 let wrong = |what: &str| LedgerError::Damaged(format!("audit entry {expected}: {what}"));
-                if loaded(seq)? != expected {
+                if seq != expected {
                     return Err(wrong("missing"));
                 }
                 let computed = crate::audit::tree::leaf_hash(&leaf);
@@ -153,7 +167,7 @@ impl Reader<'_> {
                 if text(&parsed, "/prev") != hex::encode(prev) || parsed.pointer("/seq").and_then(Value::as_u64) != Some(expected) {
                     return Err(wrong("it does not follow the one before it"));
                 }
-                if let (Some(salt), Some(body)) = (salt, body)
+                if let Some((salt, body)) = payload
                     && text(&parsed, "/commit") != hex::encode(super::commitment(&salt, &body))
                 {
                     return Err(wrong("the payload is not what was written"));

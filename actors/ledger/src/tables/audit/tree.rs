@@ -53,11 +53,6 @@ fn insert(conn: &mut SqliteConnection, level: u8, index: u64, hash: &Hash) -> Re
     Ok(())
 }
 
-/// The subtrees that the root is made of, the smallest first, as the head stores them.
-pub(super) fn packed(tree: &Frontier) -> Vec<u8> {
-    tree.peaks().flat_map(|(_, _, hash)| hash.iter().copied()).collect()
-}
-
 /// The tree that belongs to `head`, checked. A log that is older than the tree is given one.
 pub(crate) fn load_or_fill(conn: &mut SqliteConnection, head: &AuditHead) -> Result<Frontier, LedgerError> {
     let (root, frontier): (Vec<u8>, Vec<u8>) = {
@@ -68,7 +63,7 @@ pub(crate) fn load_or_fill(conn: &mut SqliteConnection, head: &AuditHead) -> Res
         return if head.size == 0 { Ok(Frontier::default()) } else { fill(conn, head) };
     }
     let tree = Frontier::gather(head.size, &mut Stored(conn))?;
-    if root != tree.root() || frontier != packed(&tree) {
+    if root != tree.root() || frontier != tree.packed() {
         return Err(LedgerError::Damaged("audit: the tree does not belong to the entries".to_owned()));
     }
     Ok(tree)
