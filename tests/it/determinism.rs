@@ -17,7 +17,7 @@ use actix::System;
 use futures_util::future::join_all;
 use opspilot_kernel::{
     clock::{ManualClock, SharedClock},
-    ids::Seq,
+    ids::{DeadLetterId, Seq},
     signal::{AlertState, Severity, SignalKind, SignalRef},
     time::Timestamp,
 };
@@ -140,6 +140,10 @@ impl Stack {
         let mut options = Options::new(dir, Arc::clone(&shared));
         options.limits = Limits { idle_after: Duration::from_millis(2), reserve_bytes: 1 << 12, readers: 4, ..Limits::default() };
         let ledger = Ledger::open(options).unwrap();
+        let stored = usize::try_from(ledger.signals().head()).unwrap();
+        // everything that starts finds the time at which the recording goes on
+        let second = recording.get(stored).or(recording.last()).map_or(0, |(second, _)| *second);
+        clock.advance(Duration::from_secs(u64::try_from(second).unwrap()));
         let registry = prometheus::Registry::new();
         let queue = prometheus::IntGaugeVec::new(prometheus::Opts::new("queue", "Work that waits."), &["queue"]).unwrap();
         let health = Health::new(Arc::clone(&shared), HealthMetrics::register(&registry, queue).unwrap());
@@ -156,6 +160,7 @@ impl Stack {
             clock: shared,
             log,
             events: EventRouterHandle::new(ledger.clone(), &registry).unwrap(),
+            outbound: opspilot_runtime::Outbound::new(Default::default(), &registry).unwrap(),
             registry,
             supervisor,
             attempts: AttemptBook::default(),
@@ -163,7 +168,6 @@ impl Stack {
             health,
         };
         let stages = opspilot_enrichers::Stages::in_order(&[opspilot_enrichers::DEDUP, opspilot_enrichers::INCIDENT_STORE]);
-        let stored = usize::try_from(ledger.signals().head()).unwrap();
         let start = |entry: &opspilot_runtime::Entry| {
             let section = rules(entry.id.as_str(), reloads(&recording[..stored.min(recording.len())], entry.id.as_str()));
             (entry.start)(&ctx, section).unwrap()
@@ -199,8 +203,10 @@ impl Stack {
     /// Waits until every detector and the pipeline have committed what they make of everything.
     async fn settled(&self) {
         let done = async {
-            let head = self.ledger.signals().head();
-            while DETECTORS.iter().any(|id| self.position(id) < head) || self.position("core.pipeline") < self.ledger.alerts().head() {
+            self.read_up_to(self.ledger.signals().head()).await;
+            // what they committed last is told before the next job is begun
+            self.ledger.write(Priority::Control, |_| Ok(())).await.unwrap();
+            while self.position("core.pipeline") < self.ledger.alerts().head() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
@@ -302,7 +308,6 @@ async fn live(dir: &Path, next: &Path, recording: &[Recorded], mut fate: Option<
         // what is wanted at the very first start holds from the beginning
         stack.read_up_to(0).await;
     }
-    stack.clock.advance(Duration::from_secs(u64::try_from(second_of(position)).unwrap()));
     while let Some((second, entry)) = recording.get(position).copied() {
         let ahead = u64::try_from(at(second).since(opspilot_kernel::clock::Clock::now(&*stack.clock)).as_millis()).unwrap();
         stack.clock.advance(Duration::from_millis(ahead));
@@ -316,6 +321,8 @@ async fn live(dir: &Path, next: &Path, recording: &[Recorded], mut fate: Option<
         }
         if let Entry::Reload(which) = entry {
             let module = DETECTORS[which];
+            // one that is only just starting would put it on record itself, at the time at which it began to
+            assert!(stack.modules[module].requeue(DeadLetterId::given("none")).await.is_err(), "answered once it has started");
             let section = rules(module, reloads(&recording[..=position], module));
             assert_eq!(stack.modules[module].reconfigure(section).await.unwrap(), Applied::InPlace);
             position += 1;
