@@ -133,6 +133,8 @@ impl Api {
         let json: Option<Json> = if body.is_empty() { Some(Json::Null) } else { serde_json::from_slice(&body).ok() };
         match json {
             Some(json) if status.is_success() => Ok(json),
+            // bad health is still a report; a problem's status is a number
+            Some(report) if report.get("status").is_some_and(Json::is_string) => Ok(report),
             Some(problem) if problem.get("title").is_some() => Err(refused(status.as_u16(), &problem, self.token.is_some())),
             _ => Err(ApiFailure::Strange(self.base.clone())),
         }

@@ -8,6 +8,7 @@ mod backup;
 mod check;
 mod client;
 pub(crate) mod feed;
+mod health;
 mod ids;
 mod incidents;
 mod output;
@@ -40,6 +41,8 @@ enum Command {
     ConfigSchema,
     /// Print the OpenAPI document
     Openapi,
+    /// Say how a service is; exit 1 if it is unhealthy or does not answer
+    Health(health::Health),
     /// Show what happens, live
     Feed(feed::Feed),
     /// Work on incidents
@@ -144,6 +147,7 @@ fn dispatch(command: Command) -> Outcome {
         Command::Check(check) => check.run(),
         Command::ConfigSchema => check::config_schema(),
         Command::Openapi => check::openapi(),
+        Command::Health(health) => waiting(health.run()),
         Command::Feed(feed) => waiting(feed.run()),
         Command::Incidents(incidents) => waiting(incidents.run()),
         Command::User(user) => user.run(),

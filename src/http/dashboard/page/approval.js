@@ -3,7 +3,7 @@
 import { at, block, exact, h, Part, said, since, until } from "./dom.js";
 import { approve, closeRun, deny, mayApprove, revoke, run, runAgain } from "./decide.js";
 import { digestOf } from "./sha256.js";
-import { mayOperate, state, stopped } from "./store.js";
+import { isAdmin, mayDecide, mayOperate, state, stopped } from "./store.js";
 import { commandLine, exactPieces, plural, spaced } from "./words.js";
 
 const heading = (text, id) => h("h3", { id }, text);
@@ -14,6 +14,19 @@ export const state_ = (name) => h("span", { class: `status ${name}` }, spaced(na
 export const proposer = (by) => [PROPOSERS[by?.type] ?? by?.type ?? "", " ", said(by?.id)];
 
 const command = (approval) => h("pre", { class: "command", dir: "ltr" }, commandLine(approval.plan?.argv));
+
+const ORDER = { pending: 0, approved: 1, unknown: 2, executing: 3 };
+
+/** What waits for people first, and of that what runs out first. */
+export function queue(approvals) {
+  const due = (approval) => (approval.status === "pending" ? approval.approve_by : approval.status === "approved" ? approval.execute_by : null);
+  return approvals.sort((a, b) => {
+    const order = (ORDER[a.status] ?? 4) - (ORDER[b.status] ?? 4);
+    if (order) return order;
+    if (due(a)) return due(a) < due(b) ? -1 : 1;
+    return a.created_at < b.created_at ? 1 : -1;
+  });
+}
 
 /** What is left of time, or how it ended. */
 export function clock(approval) {
@@ -55,7 +68,7 @@ export function digest(approval) {
   return {
     same,
     shown: [
-      h("p", { class: "digest", dir: "ltr" }, h("code", null, `${name}:`, h("strong", null, hex.slice(0, 12)), hex.slice(12).replace(/(.{8})(?=.)/g, "$1\u200a"))),
+      h("p", { class: "digest", dir: "ltr" }, h("code", null, `${name}:`, h("strong", null, hex.slice(0, 12)), (hex.slice(12).match(/.{1,8}/g) ?? []).map((part) => h("span", null, part)))),
       same ? h("p", { class: "good" }, "✓ This page computed the same digest from the plan it shows.")
         : h("p", { class: "trouble", role: "alert" }, "✗ The digest is not that of the plan shown here. Do not approve this."),
     ],
@@ -88,7 +101,7 @@ function plan(approval) {
 
 function decision(approval, { token, halted, operator }) {
   const button = (key, text, tone, click, props) => h("button", { type: "button", class: `button ${tone}`, "data-key": key, on: { click }, ...props }, text);
-  if (!operator) return h("p", { class: "quiet" }, "You may look. To decide, your account needs the role operator.");
+  if (!operator) return h("p", { class: "quiet" }, "You may look. To decide, your account needs the role operator, or a group that policy names.");
   if (approval.status === "pending") {
     const hindrance = mayApprove(approval);
     const same = digest(approval).same;
@@ -98,7 +111,7 @@ function decision(approval, { token, halted, operator }) {
       h("p", { class: "buttons", role: "group", "aria-label": "Decide" },
         hindrance || !same ? null : button("approve", "Approve…", "main", () => approve(approval)),
         button("deny", "Deny…", "danger", () => deny(approval)),
-        approval.proposed_by?.type === "user" && approval.proposed_by.id === state.me?.username ? button("withdraw", "Withdraw…", "", () => revoke(approval, "withdraw")) : null),
+        (approval.proposed_by?.type === "user" && approval.proposed_by.id === state.me?.username) || isAdmin() ? button("withdraw", "Withdraw…", "", () => revoke(approval, "withdraw")) : null),
     ];
   }
   if (approval.status === "approved") {
@@ -162,7 +175,7 @@ export class ApprovalView {
     if (!approval) return;
     this.parts.head.show(approval, state.incidents.get(approval.incident_id)?.title);
     this.parts.plan.show(approval);
-    this.parts.decision.show(approval, { token: state.tokens.has(approval.id), halted: stopped(), operator: mayOperate() });
+    this.parts.decision.show(approval, { token: state.tokens.has(approval.id), halted: stopped(), operator: mayDecide() });
     this.parts.execution.show(approval, run, runProblem?.text, mayOperate());
   }
 }

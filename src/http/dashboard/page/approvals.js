@@ -1,24 +1,11 @@
 // The queue of proposed actions, and the one that is open.
 
 import * as api from "./api.js";
-import { clock, risk, state_ } from "./approval.js";
+import { clock, queue, risk, state_ } from "./approval.js";
 import { h, said } from "./dom.js";
 import { Rows } from "./rows.js";
 import { changed, state, takeApproval } from "./store.js";
 import { commandLine, plural } from "./words.js";
-
-const ORDER = { pending: 0, approved: 1, unknown: 2, executing: 3 };
-
-/** What waits for people first, and of that what runs out first. */
-export function queue() {
-  const due = (approval) => (approval.status === "pending" ? approval.approve_by : approval.status === "approved" ? approval.execute_by : null);
-  return [...state.approvals.values()].sort((a, b) => {
-    const order = (ORDER[a.status] ?? 4) - (ORDER[b.status] ?? 4);
-    if (order) return order;
-    if (due(a)) return due(a) < due(b) ? -1 : 1;
-    return a.created_at < b.created_at ? 1 : -1;
-  });
-}
 
 const line = (approval) => [
   h("span", { class: "row-head" }, risk(approval.risk), state_(approval.status), h("span", { class: "row-time" }, clock(approval))),
@@ -88,7 +75,7 @@ export class ApprovalList {
   }
 
   show() {
-    const items = queue();
+    const items = queue([...state.approvals.values()]);
     this.rows.show(items, opened.id);
     const waiting = items.filter((approval) => approval.status === "pending").length;
     const trouble = state.approvalsTrouble;

@@ -27,6 +27,8 @@ export function mayApprove(approval) {
   return null;
 }
 
+const lacks = ({ quorum }) => (quorum?.required ?? 1) - (quorum?.approved_by?.length ?? 0);
+
 async function start(approval, token) {
   const run = await api.execute(approval.id, token);
   state.tokens.delete(approval.id);
@@ -39,13 +41,14 @@ export const approve = (approval, password = approval.risk === "destructive") =>
   title: `Approve: ${approval.risk}`,
   intro: about(approval),
   fields: [REASON, ...(password ? [{ name: "password", label: "Your password", type: "password", autocomplete: "current-password", required: true, hint: "This cannot be undone, so prove that it is you." }] : [])],
-  buttons: [{ name: "run", text: "Approve and execute" }, { name: "only", text: "Approve only", tone: "" }],
+  // where others have to agree as well, nothing can be executed yet
+  buttons: lacks(approval) > 1 ? [{ name: "only", text: "Approve" }] : [{ name: "run", text: "Approve and execute" }, { name: "only", text: "Approve only", tone: "" }],
   async run({ reason, password }, button) {
     let answer;
     try {
       answer = await api.decide(approval.id, "approve", { plan_digest: approval.plan_digest, reason, ...(password ? { password } : {}) });
     } catch (problem) {
-      if (problem.code === "step_up_required") setTimeout(() => approve(approval, true));
+      if (problem.code === "step_up_required" && !password) setTimeout(() => approve(approval, true));
       else { reload(approval.id).catch(() => {}); throw problem; }
       return true;
     }

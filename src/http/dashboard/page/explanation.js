@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { announce, at, exact, h, said } from "./dom.js";
 import { refresh } from "./store.js";
-import { ago, percent, plain } from "./words.js";
+import { ago, percent, plain, span } from "./words.js";
 
 const WRITERS = { deterministic: "by rules, without a model", openai: "by a model (OpenAI)", anthropic: "by a model (Anthropic)", ollama: "by a local model (Ollama)" };
 
@@ -72,11 +72,10 @@ export function similar(listed) {
   const incidents = several(listed).filter((one) => one && typeof one === "object");
   if (!incidents.length) return null;
   return [heading("Similar incidents before", "similar"), h("ul", { class: "plain", "aria-labelledby": "similar" }, incidents.map((one) => {
-    const id = one.incident_id ?? one.id;
-    const began = one.opened_at ?? one.at;
+    const { id, title, opened_at: began, took_secs: took, score, why, resolution, resolved_at: over } = one;
     return h("li", null,
-      h("p", null, id ? h("a", { href: `#/incidents/${encodeURIComponent(id)}` }, said(one.title ?? id)) : said(one.title), began ? h("span", { class: "quiet" }, " ", ago(began)) : null),
-      one.why || one.reason ? h("p", { class: "quiet" }, said(one.why ?? one.reason)) : null,
-      h("p", null, one.resolution ? ["Ended: ", said(one.resolution)] : one.ended ? ["Ended: ", said(one.ended)] : one.status ? said(one.status) : null));
+      h("p", null, id ? h("a", { href: `#/incidents/${encodeURIComponent(id)}` }, said(title ?? id)) : said(title), h("span", { class: "quiet" }, began ? ` ${ago(began)}` : "", score ? `, ${percent(score)} alike` : "")),
+      why ? h("p", { class: "quiet" }, said(why)) : null,
+      h("p", null, over ? [`Over${typeof took === "number" ? ` after ${span(took * 1000)}` : ""}`, resolution ? [": ", said(resolution)] : "."] : "Not over yet."));
   }))];
 }

@@ -3,7 +3,7 @@
 import { setKillSwitch } from "./api.js";
 import { ask } from "./ask.js";
 import { announce, h } from "./dom.js";
-import { loadHealth, stopped } from "./store.js";
+import { isAdmin, loadHealth, stopped } from "./store.js";
 
 const flip = (on) => ask({
   title: on ? "Stop every action?" : "Allow actions again?",
@@ -15,5 +15,6 @@ const flip = (on) => ask({
 
 export const haltButton = () => {
   const on = stopped();
+  if (on && !isAdmin()) return h("p", { class: "quiet" }, "An admin can release the kill switch.");
   return h("p", { class: "buttons" }, h("button", { type: "button", class: `button ${on ? "main" : "danger"}`, "data-key": "halt", on: { click: () => flip(!on) } }, on ? "Release the kill switch…" : "Kill switch: stop every action…"));
 };

@@ -43,7 +43,7 @@ function table(modules, admin) {
 export class HealthView {
   constructor() {
     this.overview = new Part("div", null, overview);
-    this.halt = new Part("div", null, (killSwitch, rights) => (killSwitch && rights ? haltButton(killSwitch) : null));
+    this.halt = new Part("div", null, (killSwitch, rights) => (killSwitch && rights ? haltButton() : null));
     this.table = new Part("div", null, table);
     this.element = h("section", { class: "page", "aria-labelledby": "health-title" }, h("h1", { id: "health-title" }, "Health"), this.overview.element, this.halt.element, this.table.element);
   }

@@ -6,7 +6,7 @@ import { explanation, runbooks, similar } from "./explanation.js";
 import { severity, status } from "./incidents.js";
 import { propose } from "./propose.js";
 import { deeds } from "./deeds.js";
-import { brief } from "./approval.js";
+import { brief, queue } from "./approval.js";
 import { loadCatalogue, mayOperate, refresh, state } from "./store.js";
 import { number, plural, spaced } from "./words.js";
 
@@ -155,11 +155,11 @@ export class IncidentView {
     const row = { ...incident, ...known };
     const { alerts: _a, evidence: _e, explanation: _x, similar: _s, runbooks: _r, approvals: listed, ...facts } = row;
     head.show(facts);
-    doing.show([mayOperate(), state.catalogue.length], facts);
+    doing.show([mayOperate(), (state.catalogue?.length ?? 0)], facts);
     const own = [...state.approvals.values()].filter((approval) => approval.incident_id === open.id);
     const others = (open.detail?.approvals ?? []).filter((approval) => typeof approval === "object" && !own.some((one) => one.id === approval.id));
-    approvals.show([...own, ...others].sort((a, b) => (a.created_at < b.created_at ? 1 : -1)));
-    explanation.show({ id: incident.id, status: facts.status, explanation: incident.explanation ?? null, cited: (incident.evidence ?? []).map((piece) => piece.id) }, [mayOperate(), state.catalogue.map((action) => action.id)]);
+    approvals.show(queue([...own, ...others]));
+    explanation.show({ id: incident.id, status: facts.status, explanation: incident.explanation ?? null, cited: (incident.evidence ?? []).map((piece) => piece.id) }, [mayOperate(), (state.catalogue ?? []).map((action) => action.id)]);
     evidence.show({ evidence: incident.evidence, evidence_count: incident.evidence_count, evidence_beyond: incident.evidence_beyond, explanation: incident.explanation });
     alerts.show({ alerts: incident.alerts, alert_count: incident.alert_count });
     runbooks.show(incident.runbooks, incident.explanation?.runbooks);

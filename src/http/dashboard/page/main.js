@@ -33,7 +33,7 @@ function notices({ feed, health, halted, loaded }) {
   if (halted) all.push(["danger", h("strong", null, "Kill switch on."), " No action runs until it is released.", halted.reason ? [" ", said(halted.reason)] : null]);
   if (feed.since && !feed.connected) {
     all.push(["danger", h("strong", null, "Not connected since ", at(new Date(feed.since).toISOString()), "."), loaded
-      ? [" What you see is from ", at(new Date(feed.refreshed).toISOString()), ", asked for every 10 s."] : " What you see may be old.",
+      ? [" What you see is from ", at(new Date(feed.refreshed).toISOString()), "; it is asked for every 10 s."] : " What you see may be old.",
     feed.why ? [" (", said(feed.why), ")"] : null, " ", h("button", { type: "button", class: "button small", "data-key": "retry", on: { click: retryFeed } }, "Try now")]);
   }
   if (health.status === "unhealthy") all.push(["danger", h("strong", null, "The service is unhealthy: nothing can be stored."), " ", said(health.detail ?? "")]);

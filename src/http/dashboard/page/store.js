@@ -74,6 +74,8 @@ function calm(work, pause) {
 }
 
 export const mayOperate = () => ["operator", "admin"].includes(state.me?.role);
+/** Policy may name groups whose members decide; which ones, the service knows. */
+export const mayDecide = () => mayOperate() || (state.me?.groups ?? []).length > 0;
 export const isAdmin = () => state.me?.role === "admin";
 
 const words = (text) => text.toLowerCase().split(/\s+/).filter(Boolean);
@@ -223,8 +225,8 @@ export async function loadCatalogue() {
   changed();
 }
 
-/** Whether the switch that stops every action is thrown; the field's name is read generously, the safe way round. */
-export const stopped = () => Boolean(state.killSwitch && (state.killSwitch.engaged ?? state.killSwitch.active ?? state.killSwitch.on ?? state.killSwitch.enabled));
+/** Whether the switch that stops every action is engaged. */
+export const stopped = () => Boolean(state.killSwitch?.engaged);
 
 // new incidents are told together: a storm must not talk for minutes
 let news = [];
@@ -276,6 +278,8 @@ const feed = new Feed({
   event: happened,
   resync,
   down(why) {
+    // up to now everything came by the feed
+    if (state.feed.connected) state.feed.refreshed = Date.now();
     if (state.feed.connected || state.feed.since === null) state.feed = { ...state.feed, connected: false, since: Date.now() };
     state.feed.why = why;
     changed();
