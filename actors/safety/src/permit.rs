@@ -1,9 +1,4 @@
 //! Permits: the only thing an executor runs by. One is made for each used token, by the gate and nowhere else.
-//!
-//! ```compile_fail
-//! // a permit is used once
-//! fn twice(permit: opspilot_safety::ExecutionPermit) -> opspilot_safety::ExecutionPermit { permit.clone() }
-//! ```
 
 use std::{fmt, time::Duration};
 

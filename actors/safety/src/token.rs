@@ -304,4 +304,5 @@ impl Checked {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, clippy::as_conversions, reason = "tests")]
 mod tests;

@@ -23,6 +23,8 @@ use opspilot_kernel::{
 use serde_json::json;
 use std::time::Duration;
 
+use subtle::ConstantTimeEq as _;
+
 use super::{
     approvals::{self, ApprovalRow, Ruled, StoredPlan},
     audit::{AuditEntry, Object, Outcome},
@@ -181,7 +183,8 @@ impl Tx<'_> {
         if approval != row.num {
             return Ok(Err(Refusal::WrongAction));
         }
-        if hash != with.hash {
+        // in constant time, though what is compared is public once it was used
+        if !bool::from(hash.ct_eq(&with.hash)) {
             return Ok(Err(Refusal::BadToken));
         }
         if epoch != with.epoch || epoch != meta::get(self.conn, meta::EPOCH)?.unwrap_or_default() {

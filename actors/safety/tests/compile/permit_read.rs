@@ -1,0 +1,3 @@
+fn main() {
+    let _: opspilot_safety::ExecutionPermit = serde_json::from_str("{}").unwrap();
+}
