@@ -105,6 +105,11 @@ impl Api {
         self.answered(self.request(Method::POST, path).json(body)).await
     }
 
+    /// `POST` of nothing but a header.
+    pub(crate) async fn post_with(&self, path: &str, (name, value): (&str, &str)) -> Result<Json, ApiFailure> {
+        self.answered(self.request(Method::POST, path).header(name, value)).await
+    }
+
     /// `PATCH` of JSON.
     pub(crate) async fn patch(&self, path: &str, body: &Json) -> Result<Json, ApiFailure> {
         self.answered(self.request(Method::PATCH, path).json(body)).await

@@ -21,6 +21,8 @@ pub(crate) struct Kind {
 
 /// Incidents.
 pub(crate) const INCIDENT: Kind = Kind { name: "incident", prefix: "inc_", list: "/api/incidents" };
+/// Proposals and what became of them.
+pub(crate) const APPROVAL: Kind = Kind { name: "approval", prefix: "apr_", list: "/api/approvals" };
 /// API keys.
 pub(crate) const KEY: Kind = Kind { name: "key", prefix: "key_", list: "/api/api-keys" };
 
@@ -38,7 +40,11 @@ impl Kind {
                 "{written:?} is no {name}'s id; ids start with {prefix}, and `opspilot {command} list` shows them",
                 name = self.name,
                 prefix = self.prefix,
-                command = if self.prefix == INCIDENT.prefix { "incidents" } else { self.name },
+                command = match self.prefix {
+                    prefix if prefix == INCIDENT.prefix => "incidents",
+                    prefix if prefix == APPROVAL.prefix => "approvals",
+                    _ => self.name,
+                },
             )));
         }
         Ok(start)

@@ -4,13 +4,17 @@
 //! refused, 70 the service gave up (a part that cannot be restarted, or storage that cannot be trusted).
 
 mod accounts;
+mod approvals;
+mod audit;
 mod backup;
 mod check;
 mod client;
+mod clock;
 pub(crate) mod feed;
 mod health;
 mod ids;
 mod incidents;
+mod keys;
 mod output;
 mod serve;
 
@@ -19,7 +23,7 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use client::Api;
-pub(crate) use output::{Table, tell};
+pub(crate) use output::{Table, tell, text};
 
 /// Watches systems: signals become incidents, live, and nothing that was accepted is lost.
 #[derive(Debug, Parser)]
@@ -35,6 +39,9 @@ enum Command {
     Serve(serve::Serve),
     /// Play a recorded outage of a small shop through a service of its own
     Demo(crate::demo::Demo),
+    /// What the demo's one action runs
+    #[command(name = "demo-repair", hide = true)]
+    DemoRepair(crate::demo::Repair),
     /// Validate a configuration file; exit 1 if anything is wrong
     Check(check::Check),
     /// Print the JSON Schema of the configuration, for editors
@@ -48,16 +55,28 @@ enum Command {
     /// Work on incidents
     #[command(subcommand)]
     Incidents(incidents::Incidents),
+    /// Decide about what is proposed
+    #[command(subcommand)]
+    Approvals(approvals::Approvals),
     /// Manage accounts
     #[command(subcommand)]
     User(accounts::User),
     /// Manage API keys
     #[command(subcommand)]
     Key(accounts::Key),
+    /// Check, export and prove the audit log, with no service running
+    #[command(subcommand)]
+    Audit(audit::Audit),
+    /// Replace signing keys
+    #[command(subcommand)]
+    Keys(keys::Keys),
     /// Copy the database while the service runs or is stopped
     Backup(backup::Backup),
     /// Put a copy back; refuses a directory that a service holds
     Restore(backup::Restore),
+    /// The guard against a clock that was set back
+    #[command(subcommand)]
+    Clock(clock::Clock),
 }
 
 /// Where the service is, and who asks.
@@ -92,6 +111,13 @@ pub(crate) struct Data {
     /// The data directory [default: ./data]
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
+}
+
+impl Data {
+    /// Where it is.
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.data.clone().unwrap_or_else(|| PathBuf::from("./data"))
+    }
 }
 
 /// What was asked for is wrong, or could not be done; the text is for the person who asked.
@@ -144,16 +170,21 @@ fn dispatch(command: Command) -> Outcome {
     match command {
         Command::Serve(serve) => serve.run(),
         Command::Demo(demo) => demo.run(),
+        Command::DemoRepair(repair) => repair.run(),
         Command::Check(check) => check.run(),
         Command::ConfigSchema => check::config_schema(),
         Command::Openapi => check::openapi(),
         Command::Health(health) => waiting(health.run()),
         Command::Feed(feed) => waiting(feed.run()),
         Command::Incidents(incidents) => waiting(incidents.run()),
+        Command::Approvals(approvals) => waiting(approvals.run()),
         Command::User(user) => user.run(),
         Command::Key(key) => key.run(),
+        Command::Audit(audit) => audit.run(),
+        Command::Keys(keys) => keys.run(),
         Command::Backup(backup) => backup.run(),
         Command::Restore(restore) => restore.run(),
+        Command::Clock(clock) => clock.run(),
     }
 }
 

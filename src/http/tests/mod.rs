@@ -3,6 +3,7 @@
 #![allow(clippy::as_conversions, reason = "tests")]
 
 mod accounts;
+mod approvals;
 mod authz;
 mod dashboard;
 mod framing;
