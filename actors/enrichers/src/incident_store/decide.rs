@@ -26,6 +26,9 @@ use crate::{
 /// Timers that one tick lets go off; further ones wait for the next tick, which is due at once.
 pub(crate) const TIMERS_PER_TICK: usize = 1000;
 
+/// How long an incident waits for its approval before it is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+const UNDER_WAY: &str = "none of its alerts fires any more; the incident waits for what was approved for it";
 const SWITCHED_OFF: &str = "incidents are switched off";
 
 /// What was decided on one entry, before it is written down.
@@ -250,6 +253,7 @@ fn end(desk: &mut Desk<'_>, record: &AlertRecord) -> Decided {
         return keep_tally(desk, &incident, |firing| firing.saturating_sub(1));
     }
     let (at, quiet) = (record.logged_at, desk.rules.quiet_period);
+    let waits = desk.is_under_way(&incident);
     let mut left = 0;
     if let Some(mut change) = desk.touch_incident(&incident) {
         change.count(&alert, record);
@@ -258,7 +262,9 @@ fn end(desk: &mut Desk<'_>, record: &AlertRecord) -> Decided {
         left = state.firing;
         if state.incident.status != IncidentStatus::Resolved {
             change.note(TimelineKind::AlertResolved, at, format!("{} is over: {why}", record.rule));
-            if left == 0 && quiet.is_zero() {
+            if left == 0 && waits {
+                change.state().quiet_at = Some(at.after(quiet.max(LOOK_AGAIN)));
+            } else if left == 0 && quiet.is_zero() {
                 change.resolve(at, format!("all its alerts are over; the last one, {}: {why}", record.rule));
             } else if left == 0 {
                 change.state().quiet_at = Some(at.after(quiet));
@@ -267,6 +273,7 @@ fn end(desk: &mut Desk<'_>, record: &AlertRecord) -> Decided {
     }
     let inputs = json!({ "resolved_by": record.resolved_by, "alerts_still_firing": left, "quiet_period_secs": quiet.as_secs() });
     let (outcome, text) = match (left, quiet.is_zero()) {
+        (0, _) if waits => ("waits", UNDER_WAY.to_owned()),
         (0, true) => ("resolved", "resolves the incident: none of its alerts fires any more".to_owned()),
         (0, false) => {
             ("waits", format!("none of its alerts fires any more; the incident is resolved after {} s of quiet", quiet.as_secs()))
@@ -333,6 +340,10 @@ fn timers(desk: &mut Desk<'_>, id: &IncidentId, at: Timestamp) -> Vec<Decided> {
 /// Resolves an incident whose quiet period was over by `at`, as of its end.
 fn quiet(desk: &mut Desk<'_>, id: &IncidentId, at: Timestamp) -> Option<Decided> {
     let due = desk.incident(id)?.quiet_at.filter(|due| desk.rules.enabled && *due <= at)?;
+    if desk.is_under_way(id) {
+        desk.touch_incident(id)?.state().quiet_at = Some(at.after(LOOK_AGAIN));
+        return None;
+    }
     desk.touch_incident(id)?.resolve(due, "all its alerts are over and stayed quiet".to_owned());
     let inputs = json!({ "due_at": due, "tick_at": at });
     let text = "resolves the incident: all its alerts are over and stayed quiet".to_owned();

@@ -202,6 +202,11 @@ impl<'a> Desk<'a> {
         id
     }
 
+    /// Whether something that was approved for it may still help it, as the board was read.
+    pub(super) fn is_under_way(&self, id: &IncidentId) -> bool {
+        self.board.under_way.contains(id)
+    }
+
     /// Incidents with a timer due at `at`, earliest first, at most `most`.
     pub(super) fn due(&self, at: Timestamp, most: usize) -> Vec<IncidentId> {
         let ids: BTreeSet<&IncidentId> = self.board.incidents.keys().chain(self.incidents.keys()).collect();

@@ -84,6 +84,7 @@ impl Reader<'_> {
             let state = row.state()?;
             board.incidents.insert(state.incident.id.clone(), state);
         }
+        board.under_way = super::approvals::under_way(self.conn, board.incidents.keys())?;
         Ok(board)
     }
 

@@ -78,6 +78,8 @@ pub struct Board {
     pub fingerprints: BTreeMap<Fingerprint, FingerprintState>,
     /// Every incident named above, and those whose timers are due.
     pub incidents: BTreeMap<IncidentId, IncidentState>,
+    /// Those of them that wait, because one of their approvals is approved or executing.
+    pub under_way: BTreeSet<IncidentId>,
 }
 
 /// What a board has to hold.

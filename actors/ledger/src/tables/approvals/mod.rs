@@ -39,7 +39,7 @@ use opspilot_kernel::{
 };
 use serde_json::{Value, json};
 
-pub(crate) use self::read::of_incident;
+pub(crate) use self::read::{of_incident, under_way};
 pub use self::{
     decide::{Ballot, Grant, Minted, Reissue},
     propose::{NewApproval, ProposalLimits},

@@ -1,5 +1,7 @@
 //! Lists and details.
 
+use std::collections::BTreeSet;
+
 use diesel::prelude::*;
 use opspilot_kernel::{
     approval::{Approval, ApprovalStatus},
@@ -74,4 +76,15 @@ pub(crate) fn of_incident(conn: &mut SqliteConnection, incident: &str) -> Result
         .select(ApprovalRow::as_select())
         .load(conn)?;
     rows.into_iter().map(|row| shown(conn, row)).collect()
+}
+
+/// Which of these incidents have an approval that is approved or executing: something may still come of it.
+pub(crate) fn under_way<'a>(
+    conn: &mut SqliteConnection,
+    incidents: impl Iterator<Item = &'a IncidentId>,
+) -> Result<BTreeSet<IncidentId>, LedgerError> {
+    // nearly always none: then the incidents are not even named
+    let open = approval::table.filter(approval::status.eq_any(["approved", "executing"]));
+    let found: BTreeSet<String> = open.select(approval::incident).load(conn)?.into_iter().collect();
+    Ok(if found.is_empty() { BTreeSet::new() } else { incidents.filter(|id| found.contains(id.as_str())).cloned().collect() })
 }
