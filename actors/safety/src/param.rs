@@ -137,7 +137,9 @@ impl Param {
                 is_clean_path(&given) && given.strip_prefix(beneath.as_str()).is_some_and(|rest| rest.starts_with('/'))
             }
             Param::Duration { min, max } => {
-                let millis = given.parse::<Span>().ok().filter(|span| span.to_string() == given).map(|span| span.0.as_millis());
+                // a digit first: neither a sign nor a blank nor a leading zero
+                let is_plain = given.bytes().next().is_some_and(|byte| matches!(byte, b'1'..=b'9')) && !given.contains(' ');
+                let millis = given.parse::<Span>().ok().filter(|_| is_plain).map(|span| span.0.as_millis());
                 let bound = |seconds: i64| u128::try_from(seconds).unwrap_or(0) * 1000;
                 millis.is_some_and(|millis| (bound(*min)..=bound(*max)).contains(&millis))
             }

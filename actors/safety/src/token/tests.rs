@@ -196,8 +196,24 @@ fn t3_every_claim_is_there_once_of_its_type_and_in_range() {
 fn t3_each_reason_has_a_code_of_its_own() {
     use Bad::*;
     let all = [
-        Length, Form, Header, Algorithm, Kid, UnknownKey, KeyPurpose, Signature, Claims, Type, Issuer, Audience, Lifetime, IssuedAhead, NotYet,
-        Expired, Revision, Executor,
+        Length,
+        Form,
+        Header,
+        Algorithm,
+        Kid,
+        UnknownKey,
+        KeyPurpose,
+        Signature,
+        Claims,
+        Type,
+        Issuer,
+        Audience,
+        Lifetime,
+        IssuedAhead,
+        NotYet,
+        Expired,
+        Revision,
+        Executor,
     ];
     let codes: std::collections::BTreeSet<&str> = all.iter().map(|bad| bad.code()).collect();
     assert_eq!(codes.len(), all.len());

@@ -24,7 +24,9 @@ fn with_param(spec: ParamSpec) -> Vec<String> {
 #[test]
 fn e5_a_definition_that_could_run_anything_is_refused_with_its_place() {
     assert_eq!(problems(|_| {}), [""; 0]);
-    for (program, rest) in [("systemctl", "restart"), ("/usr/bin/../bin/ls", "x"), ("{service}", "x"), ("/bin/{service}", "x"), ("/bin/sh", "-c")] {
+    for (program, rest) in
+        [("systemctl", "restart"), ("/usr/bin/../bin/ls", "x"), ("{service}", "x"), ("/bin/{service}", "x"), ("/bin/sh", "-c")]
+    {
         let found = problems(|template| template.argv = vec![program.to_owned(), rest.to_owned(), "{service}".to_owned()]);
         assert_eq!(found, ["/0/argv/0"], "{program}");
     }
@@ -97,20 +99,27 @@ fn e5_a_hostile_value_is_refused_or_stands_there_as_it_is() {
     let refused: Vec<(ParamSpec, Vec<Value>)> = vec![
         (
             of(ParamType::UnitName),
-            ["--config=/x", "-o", ";id", "$(id)", "`id`", "a\nb", "a\0b", "", "a b", "*", "../x", "\u{2010}x", "a\u{202e}b", ".hidden"].map(Value::from).to_vec(),
+            ["--config=/x", "-o", ";id", "$(id)", "`id`", "a\nb", "a\0b", "", "a b", "*", "../x", "\u{2010}x", "a\u{202e}b", ".hidden"]
+                .map(Value::from)
+                .to_vec(),
         ),
         (of(ParamType::UnitName), vec![json!("x".repeat(1 << 20)), json!(null), json!([]), json!({}), json!(1.5), json!(true)]),
         (of(ParamType::Hostname), ["-a", "a-", "a..b", "a_b", "a/b", "ä"].map(Value::from).to_vec()),
         (of(ParamType::K8sName), ["Pod", "a/b", "a:b"].map(Value::from).to_vec()),
         (
             ParamSpec { beneath: Some("/var/log".to_owned()), ..of(ParamType::AbsPath) },
-            ["/etc/passwd", "/var/log/../x", "/var/logs/x", "/var/log", "/var/log/", "/var/log//x", "/var/log/./x", "x"].map(Value::from).to_vec(),
+            ["/etc/passwd", "/var/log/../x", "/var/logs/x", "/var/log", "/var/log/", "/var/log//x", "/var/log/./x", "x"]
+                .map(Value::from)
+                .to_vec(),
         ),
         (
             ParamSpec { min: Some(0), max: Some(9), ..of(ParamType::Int) },
             vec![json!(10), json!(-1), json!("07"), json!("+7"), json!("7 "), json!("0x7"), json!(u64::MAX), json!("9e9")],
         ),
-        (ParamSpec { max: Some(60), ..of(ParamType::Duration) }, ["61s", "2m", "1.5s", "60", "060s", "-1s"].map(Value::from).to_vec()),
+        (
+            ParamSpec { max: Some(60), ..of(ParamType::Duration) },
+            ["61s", "2m", "1.5s", "60", "060s", "-1s", "6 0s", " 6s", "s"].map(Value::from).to_vec(),
+        ),
         (ParamSpec { values: vec!["a".to_owned(), "b".to_owned()], ..of(ParamType::Enum) }, ["c", "A", "a ", ""].map(Value::from).to_vec()),
         (text("[a-z]+"), ["abc\n", "ABC", "-abc", "abcabcabc1"].map(Value::from).to_vec()),
         (text("a|b"), ["ab", "xb", "ax"].map(Value::from).to_vec()),
@@ -120,7 +129,7 @@ fn e5_a_hostile_value_is_refused_or_stands_there_as_it_is() {
             let outcome = filled(spec.clone(), value.clone());
             assert!(matches!(outcome, Err(RenderError::Params(_))), "{spec:?} took {value}");
             let said = outcome.unwrap_err().to_string();
-            let shown = value.as_str().filter(|text| text.len() > 3);
+            let shown = value.as_str().filter(|text| text.len() > 3 && spec.beneath.is_none());
             assert!(shown.is_none_or(|text| !said.contains(text)), "what was sent is repeated: {said}");
         }
     }
@@ -136,10 +145,6 @@ fn e5_a_hostile_value_is_refused_or_stands_there_as_it_is() {
         (text(".*"), json!("$(id); `x` *"), "$(id); `x` *"),
         (ParamSpec { leading_dash: true, ..text("-[a-z]") }, json!("-v"), "-v"),
     ] {
-        if argument == "90s" {
-            assert!(filled(spec, value).is_err(), "90s is written 90s only if it cannot be written shorter");
-            continue;
-        }
         let argv = filled(spec, value).unwrap();
         assert_eq!(argv[2], argument, "one argument, as it stands");
         assert_eq!(argv.len(), 3);

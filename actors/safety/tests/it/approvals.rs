@@ -25,11 +25,14 @@ async fn what_two_people_agree_to_runs_once_and_everything_is_on_record() {
     let ended = world.until(&approval.id, ApprovalStatus::Succeeded).await;
     assert_eq!(ended.execution_id.as_ref(), Some(&execution.id));
     assert_eq!(ended.quorum.approved_by, ["bob"]);
-    let run = { let id = execution.id.clone(); world.ledger.read(move |reader| reader.execution(&id)).await.unwrap() };
+    let run = {
+        let id = execution.id.clone();
+        world.ledger.read(move |reader| reader.execution(&id)).await.unwrap()
+    };
     assert_eq!((run.stdout.as_str(), run.exit_code), ("done\n", Some(0)));
     assert_eq!(world.journal.starts().len(), 1);
 
-    let codes: Vec<String> = world.audited();
+    let codes = world.audited();
     let wanted = ["PRO01I", "APR02I", "TOK01I", "EXE01I", "EXE02I"];
     assert_eq!(codes.iter().filter(|code| wanted.contains(&code.as_str())).collect::<Vec<_>>(), wanted);
     use TimelineKind::{ActionApproved, ActionFinished, ActionProposed, ActionStarted, Opened};
@@ -42,7 +45,10 @@ async fn what_two_people_agree_to_runs_once_and_everything_is_on_record() {
     }
     kinds.retain(|kind| kind.as_str().starts_with("action."));
     assert_eq!(kinds, [EventKind::ActionProposed, EventKind::ActionApproved, EventKind::ActionExecuted]);
-    let detail = { let id = world.incident.clone(); world.ledger.read(move |reader| reader.incident(&id)).await.unwrap() };
+    let detail = {
+        let id = world.incident.clone();
+        world.ledger.read(move |reader| reader.incident(&id)).await.unwrap()
+    };
     assert_eq!(detail.approvals.first().map(|approval| approval.status), Some(ApprovalStatus::Succeeded));
     world.stop().await;
 }

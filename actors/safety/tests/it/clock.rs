@@ -78,7 +78,8 @@ async fn t5_after_a_restore_no_token_from_before_is_good_for_anything() {
     world.execute(&used, &token).await.unwrap();
     world.until(&used.id, ApprovalStatus::Succeeded).await;
     let (dir, clock) = world.stop().await;
-    restore(&copy, Options { tool: true, ..Options::new(&data, clock.clone()) }, &somebody()).unwrap();
+    let options = Options { tool: true, ..Options::new(&data, clock.clone()) };
+    std::thread::spawn(move || restore(&copy, options, &somebody()).unwrap()).join().unwrap();
     let world = World::over(dir, clock, Policy::default()).await;
     assert_eq!(refused(world.execute(&used, &token).await), Refusal::BadToken);
     assert_eq!(refused(world.execute(&unused, &of_unused).await), Refusal::BadToken);

@@ -1,6 +1,14 @@
 //! The gate over a real ledger: every refusal, every crash, every race, and the one thing that is allowed.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout, clippy::as_conversions, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::as_conversions,
+    reason = "tests"
+)]
 
 mod actions;
 mod approvals;

@@ -3,7 +3,7 @@
 use opspilot_kernel::{
     approval::ApprovalStatus,
     execution::{Execution, ExecutionStatus},
-    ids::{ExecutionId},
+    ids::ExecutionId,
 };
 use opspilot_ledger::Consumption;
 use opspilot_safety::{GateError, Refusal};
@@ -36,7 +36,10 @@ async fn a2_a_crash_while_it_runs_is_unknown_and_a_person_closes_it() {
     assert!(matches!(close(bob(), ExecutionStatus::Succeeded, " ").await, Err(GateError::Invalid { field: "/reason", .. })));
     assert!(matches!(close(bob(), ExecutionStatus::Unknown, "x").await, Err(GateError::Invalid { field: "/outcome", .. })));
     assert_eq!(refused(close(by_key(bob()), ExecutionStatus::Failed, "x").await), Refusal::KeyNotAllowed);
-    assert_eq!(refused(close(who("vera", opspilot_kernel::principal::Role::Operator, &[]), ExecutionStatus::Failed, "x").await), Refusal::NotPermitted);
+    assert_eq!(
+        refused(close(who("vera", opspilot_kernel::principal::Role::Operator, &[]), ExecutionStatus::Failed, "x").await),
+        Refusal::NotPermitted
+    );
     let closed = close(bob(), ExecutionStatus::Succeeded, "the service is up").await.unwrap();
     assert_eq!(closed.status, ExecutionStatus::Succeeded);
     assert_eq!(world.get(&approval.id).await.status, ApprovalStatus::Succeeded);
@@ -70,7 +73,10 @@ async fn a2_a_crash_after_the_commit_and_before_the_start_is_not_started() {
     assert_eq!(run(&world, &started.execution.id).await.reason.as_deref(), Some("not_started"));
     assert_eq!(world.journal.starts().len(), 0);
     assert_eq!(refused(world.execute(&approval, &token).await), Refusal::TokenUsed, "a rerun needs a new approval");
-    let again = world.propose_as(opspilot_kernel::approval::Proposer::User("ada".to_owned()), "restart", serde_json::json!({ "service": "checkout" })).await.unwrap();
+    let again = world
+        .propose_as(opspilot_kernel::approval::Proposer::User("ada".to_owned()), "restart", serde_json::json!({ "service": "checkout" }))
+        .await
+        .unwrap();
     let token = world.approved(&again).await;
     world.execute(&again, &token).await.unwrap();
     world.stop().await;

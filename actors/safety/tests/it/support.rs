@@ -31,8 +31,8 @@ use opspilot_ledger::{
 };
 use opspilot_runtime::{GroupSpec, Health, HealthMetrics, Supervisor, SupervisorOptions};
 use opspilot_safety::{
-    ActionTemplate, Approver, Catalogue, Decision, Execute, ExecutionPermit, Gate, GateError, GateOptions, IssuedToken, ParamSpec, ParamType,
-    Policy, Proposal, Recovered, Refusal, Voter,
+    ActionTemplate, Approver, Catalogue, Decision, Execute, ExecutionPermit, Gate, GateError, GateOptions, IssuedToken, ParamSpec,
+    ParamType, Policy, Proposal, Recovered, Refusal, Voter,
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -230,8 +230,18 @@ impl World {
     }
 
     pub(crate) async fn stop(self) -> (Arc<tempfile::TempDir>, Arc<ManualClock>) {
-        let World { dir, clock, ledger, gate, supervisor, .. } = self;
+        let World { dir, clock, ledger, gate, supervisor, journal, registry, .. } = self;
         ledger.shut_down().await.unwrap();
+        // what runs ends now, and nobody is there to put it on record: as if it had been cut off
+        journal.let_go();
+        let running = || {
+            registry.gather().iter().find(|family| family.name() == "opspilot_executions_running").unwrap().get_metric()[0]
+                .get_gauge()
+                .get_value()
+        };
+        while running() > 0.0 {
+            tokio::task::yield_now().await;
+        }
         supervisor.stop_all().await;
         drop(gate);
         drop(ledger);
@@ -305,15 +315,8 @@ impl World {
             changes: Vec::new(),
             lifecycle: Vec::new(),
         };
-        let commit = Commit {
-            module: "test",
-            from: 0,
-            to: 0,
-            read: Vec::new(),
-            alerts: Vec::new(),
-            incidents: vec![change],
-            decisions: Vec::new(),
-        };
+        let commit =
+            Commit { module: "test", from: 0, to: 0, read: Vec::new(), alerts: Vec::new(), incidents: vec![change], decisions: Vec::new() };
         self.write(move |tx| tx.apply_decisions(commit)).await;
         id
     }
