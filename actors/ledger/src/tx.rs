@@ -44,6 +44,8 @@ pub(crate) struct Work {
     pub(crate) signals: Vec<(LogEntry, usize)>,
     pub(crate) alerts: Vec<(AlertEntry, usize)>,
     pub(crate) events: Vec<(Arc<Envelope>, usize)>,
+    /// An action ended: a checkpoint is to be signed soon.
+    pub(crate) ended: bool,
 }
 
 /// A place to come back to when a job is rolled back.
@@ -57,7 +59,7 @@ pub(crate) struct Mark {
 
 impl Work {
     pub(crate) fn new(now: Timestamp, heads: Heads) -> Work {
-        Work { now, heads, signals: Vec::new(), alerts: Vec::new(), events: Vec::new() }
+        Work { now, heads, signals: Vec::new(), alerts: Vec::new(), events: Vec::new(), ended: false }
     }
 
     pub(crate) fn mark(&self) -> Mark {

@@ -125,8 +125,10 @@ pub(crate) async fn sign_along(ledger: Ledger, schedule: CheckpointSchedule, tro
                 return;
             }
             Err(error) => {
-                slog::warn!(log, "no checkpoint was signed; it is tried again"; "error" => %error);
-                *trouble.lock() = Some(error.to_string());
+                let before = trouble.lock().replace(error.to_string());
+                if before != Some(error.to_string()) {
+                    slog::warn!(log, "no checkpoint was signed; it is tried again"; "error" => %error);
+                }
                 // what was fixed or signed before it failed is made good first
                 recovered = false;
                 sleep(schedule.retry_after).await;

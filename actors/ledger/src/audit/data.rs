@@ -71,9 +71,10 @@ impl AuditData {
         Ok(AuditData { dir: dir.to_owned(), url, conn, clock })
     }
 
-    /// Reads as the service does.
-    pub fn reader(&mut self) -> Reader<'_> {
-        Reader { conn: &mut self.conn, clock: &self.clock }
+    /// Reads as the service does: one state, whatever a service writes meanwhile.
+    pub fn read<T>(&mut self, query: impl FnOnce(&mut Reader<'_>) -> Result<T, LedgerError>) -> Result<T, LedgerError> {
+        let clock = &self.clock;
+        self.conn.transaction(|conn| query(&mut Reader { conn, clock }))
     }
 
     /// The public key that lies in the directory itself.
@@ -88,7 +89,7 @@ impl AuditData {
         let mut verifier = Verifier::new(&origin, keys);
         held.into_iter().for_each(|note| verifier.hold(note));
         let newest = published::newest(&self.dir.join(PUBLISHED)).ok().flatten();
-        let head = match load_head(&mut self.conn) {
+        let head = match self.read(|reader| load_head(reader.conn)) {
             Ok(head) => head,
             Err(LedgerError::Damaged(what)) => {
                 // what is there is looked at all the same, to say where it goes wrong
@@ -99,7 +100,7 @@ impl AuditData {
             Err(error) => return Err(error),
         };
         // published between the two reads above, by a service that runs
-        let newest = newest.filter(|note| self.reader().rolled_back().ok().flatten() != Some(published::digest(note)));
+        let newest = newest.filter(|note| self.read(|reader| reader.rolled_back()).ok().flatten() != Some(published::digest(note)));
         newest.into_iter().for_each(|note| verifier.hold(note));
         self.walk(&mut verifier, head.size, progress)?;
         self.compare_head(&mut verifier, head.size)?;

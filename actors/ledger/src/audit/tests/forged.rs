@@ -134,7 +134,12 @@ fn f2_no_entry_is_deleted_added_swapped_doubled_or_cut_off_unnoticed() {
     let entries = rendered.entries();
     let check = |lines: Vec<String>, first_bad: u64, what: &str| {
         let report = verify(&Rendered { lines, notes: Vec::new() });
-        assert_eq!((report.verdict, report.first_bad), (Verdict::Tampered, Some(first_bad)), "{what} at {first_bad}: {:?}", report.findings);
+        assert_eq!(
+            (report.verdict, report.first_bad),
+            (Verdict::Tampered, Some(first_bad)),
+            "{what} at {first_bad}: {:?}",
+            report.findings
+        );
     };
     for (place, line) in entries.iter().copied().enumerate() {
         let seq = u64::try_from(place).unwrap() + 1;

@@ -13,10 +13,11 @@ use tempfile::TempDir;
 use crate::{
     DATABASE, Ledger, LedgerError, NewUser, OpenError, Options, Priority,
     audit::{
-        AuditData, CheckpointError, CheckpointSchedule, PUBLISHED, Report, Verdict, notes,
+        AuditData, CheckpointError, CheckpointSchedule, PUBLISHED, Report, Verdict,
         actor::sign_along,
         export::verify_export,
         note::{PublicKey, SignedNote},
+        notes,
         proof::verify_proof,
         public_path, published,
     },
@@ -99,8 +100,8 @@ impl Rig {
     fn export(&self) -> Vec<u8> {
         let mut data = self.audit_data();
         let key = data.own_key();
-        let (mut bytes, mut cursor) = data.reader().audit_export_begin(key.as_ref()).unwrap();
-        while let Some((part, next)) = data.reader().audit_export_part(&cursor).unwrap() {
+        let (mut bytes, mut cursor) = data.read(|reader| reader.audit_export_begin(key.as_ref())).unwrap();
+        while let Some((part, next)) = data.read(|reader| reader.audit_export_part(&cursor)).unwrap() {
             bytes.extend(part);
             cursor = next;
         }
@@ -141,7 +142,7 @@ fn a_log_is_signed_published_and_checked_beside_the_service_and_after_it() {
     assert_eq!((exported.verdict, exported.entries, &exported.root), (Verdict::Ok, report.entries, &report.root), "{exported:?}");
     let mut data = rig.audit_data();
     for seq in 1..=report.entries {
-        let proof = data.reader().audit_proof(seq, None).unwrap();
+        let proof = data.read(|reader| reader.audit_proof(seq, None)).unwrap();
         let bytes = serde_json::to_vec(&proof).unwrap();
         assert_eq!(verify_proof(&bytes, rig.own_key()).unwrap().verdict, Verdict::Ok, "{seq}");
     }
@@ -176,7 +177,10 @@ fn f1_a_flipped_bit_in_any_cell_of_the_tables_is_found() {
         ("audit_checkpoint", "root", "size"),
         ("audit_checkpoint", "CAST(note AS BLOB)", "size"),
     ] {
-        use diesel::{dsl::sql, sql_types::{BigInt, Binary}};
+        use diesel::{
+            dsl::sql,
+            sql_types::{BigInt, Binary},
+        };
         let places: Vec<i64> = sql::<BigInt>(&format!("SELECT {key} FROM {table}")).load(&mut conn).unwrap();
         assert!(!places.is_empty());
         for place in places {
@@ -187,7 +191,8 @@ fn f1_a_flipped_bit_in_any_cell_of_the_tables_is_found() {
             changed[bit / 8] ^= 1 << (bit % 8);
             let name = if column.starts_with("CAST") { "note" } else { column };
             let set = |conn: &mut SqliteConnection, bytes: &[u8]| {
-                let value = if name == "note" { format!("CAST(x'{}' AS TEXT)", hex::encode(bytes)) } else { format!("x'{}'", hex::encode(bytes)) };
+                let value =
+                    if name == "note" { format!("CAST(x'{}' AS TEXT)", hex::encode(bytes)) } else { format!("x'{}'", hex::encode(bytes)) };
                 conn.batch_execute(&format!("UPDATE {table} SET {name} = {value} WHERE {key} = {place}")).unwrap();
             };
             set(&mut conn, &changed);
@@ -319,7 +324,11 @@ fn a_log_that_does_not_continue_what_was_signed_is_not_signed() {
     let size = ledger.read_blocking(|reader| reader.audit_checkpoint()).unwrap().map(|checkpoint| checkpoint.size);
     drop(ledger);
     let ledger = Ledger::open(rig.options()).unwrap();
-    assert_eq!(ledger.read_blocking(|reader| reader.audit_checkpoint()).unwrap().map(|checkpoint| checkpoint.size), size, "not at the stop either");
+    assert_eq!(
+        ledger.read_blocking(|reader| reader.audit_checkpoint()).unwrap().map(|checkpoint| checkpoint.size),
+        size,
+        "not at the stop either"
+    );
     let refusals = ledger.read_blocking(|reader| {
         let filter = crate::AuditFilter { action: Some("CHK01E".to_owned()), ..crate::AuditFilter::default() };
         Ok(reader.audit(&filter, &crate::Page::first(9))?.items.len())
@@ -387,11 +396,18 @@ fn f7_what_cannot_be_put_on_record_does_not_happen() {
         let verb = if table == "audit_head" { "UPDATE" } else { "INSERT" };
         let (point, verb) = (table.to_owned(), verb.to_owned());
         let set = move |tx: &mut crate::Tx<'_>| {
-            tx.conn.batch_execute(&format!("CREATE TEMP TRIGGER fault BEFORE {verb} ON main.{point} BEGIN SELECT RAISE(ABORT, 'injected'); END"))?;
+            tx.conn.batch_execute(&format!(
+                "CREATE TEMP TRIGGER fault BEFORE {verb} ON main.{point} BEGIN SELECT RAISE(ABORT, 'injected'); END"
+            ))?;
             Ok(())
         };
         ledger.write_blocking(Priority::Control, set).unwrap();
-        let eve = NewUser { name: "eve".to_owned(), role: opspilot_kernel::principal::Role::Admin, groups: Vec::new(), password_hash: "x".to_owned() };
+        let eve = NewUser {
+            name: "eve".to_owned(),
+            role: opspilot_kernel::principal::Role::Admin,
+            groups: Vec::new(),
+            password_hash: "x".to_owned(),
+        };
         let refused = ledger.write_blocking(Priority::Control, move |tx| tx.user_create(&Actor::System, eve)).unwrap_err();
         assert!(refused.to_string().contains("injected"), "{table}: {refused}");
         assert!(ledger.read_blocking(|reader| reader.users()).unwrap().is_empty(), "{table}");
@@ -455,7 +471,7 @@ fn f11_a_flood_of_denied_attempts_is_counted_and_takes_no_room() {
     let filter = crate::AuditFilter { action: Some("DEN".to_owned()), ..crate::AuditFilter::default() };
     let (mut total, mut written, mut page) = (0, 0, crate::Page::first(500));
     loop {
-        let found = data.reader().audit(&filter, &page).unwrap();
+        let found = data.read(|reader| reader.audit(&filter, &page)).unwrap();
         for record in found.items {
             written += 1;
             total += record.body.as_ref().and_then(|body| body["count"].as_u64()).unwrap_or(1);

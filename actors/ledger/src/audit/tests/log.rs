@@ -129,7 +129,12 @@ pub(super) fn ordinary(dice: &mut StdRng, length: usize) -> Vec<Item> {
             4..=6 if n + 2 < length => {
                 let (approval, execution) = (format!("apr_{n}"), format!("exe_{n}"));
                 items.push(entry("APR01I", "approval", approval.as_str(), json!({ "digest": "sha256:00" })));
-                items.push(entry("EXE01I", "execution", execution.as_str(), json!({ "approval": approval, "jti_sha256": format!("{n:064x}") })));
+                items.push(entry(
+                    "EXE01I",
+                    "execution",
+                    execution.as_str(),
+                    json!({ "approval": approval, "jti_sha256": format!("{n:064x}") }),
+                ));
                 running.push(execution);
             }
             7..=8 if !running.is_empty() => {

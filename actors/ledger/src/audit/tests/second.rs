@@ -90,14 +90,22 @@ fn case(dice: &mut StdRng, seed: u64) -> Case {
         }
         13 => {
             checkpoints(&mut forged[place..], 9);
-            forged.insert(dice.random_range(0..forged.len()), key_entry(if dice.random() { "KEY01I" } else { "KEY03W" }, dice.random_range(0..2) * 9));
+            forged.insert(
+                dice.random_range(0..forged.len()),
+                key_entry(if dice.random() { "KEY01I" } else { "KEY03W" }, dice.random_range(0..2) * 9),
+            );
             render(&forged, seed).bytes()
         }
         14 => {
             if let Item::Entry { whole, .. } = &mut forged[place] {
                 *whole = false;
             }
-            forged.push(entry(["RED01I", "RET01I", "MOD01I"][dice.random_range(0..3)], "audit", format!("{}-{}", place, place + 1), json!({})));
+            forged.push(entry(
+                ["RED01I", "RET01I", "MOD01I"][dice.random_range(0..3)],
+                "audit",
+                format!("{}-{}", place, place + 1),
+                json!({}),
+            ));
             forged.push(Item::Checkpoint(0));
             render(&forged, seed).bytes()
         }
@@ -183,7 +191,10 @@ fn proof_case(dice: &mut StdRng, seed: u64) -> Option<Case> {
 /// Whether Python with its package is there. Under `OPSPILOT_REQUIRE_TOOLS` it must be.
 fn has_python() -> bool {
     let there = Command::new("python3").args(["-c", "import cryptography"]).output().is_ok_and(|output| output.status.success());
-    assert!(there || std::env::var_os("OPSPILOT_REQUIRE_TOOLS").is_none(), "python3 with the package cryptography is not installed, and must be here");
+    assert!(
+        there || std::env::var_os("OPSPILOT_REQUIRE_TOOLS").is_none(),
+        "python3 with the package cryptography is not installed, and must be here"
+    );
     if !there {
         eprintln!("SKIPPED: python3 with the package cryptography is not installed");
     }

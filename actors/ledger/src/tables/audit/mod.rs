@@ -193,6 +193,7 @@ pub(crate) fn append(tx: &mut Tx<'_>, entry: AuditEntry) -> Result<Seq, LedgerEr
             .values((t::seq.eq(place), t::salt.eq(salt.as_slice()), t::body.eq(&body)))
             .execute(tx.conn)?;
     }
+    tx.work.ended |= entry.code.starts_with("EXE02");
     let mut grown = head.tree;
     tree::push(tx.conn, &mut grown, hash)?;
     tx.work.heads.audit = AuditHead { size: seq, last_hash: hash, last_ts: head.last_ts.max(tx.work.now), tree: grown };
