@@ -10,7 +10,6 @@
 //! 5. [`load()`] lets the types and the modules judge what no schema can say.
 
 mod load;
-mod net;
 mod overlay;
 mod report;
 mod schema;
@@ -27,7 +26,7 @@ use std::{collections::BTreeMap, fmt};
 use opspilot_kernel::{config::Secret, module::ModuleId};
 
 pub use load::{Flags, Sources, load};
-pub use net::{Network, NotANetwork};
+pub use opspilot_kernel::net::{Network, NotANetwork};
 pub use report::{Finding, FindingView, Place, Report};
 pub use schema::{Catalogue, document};
 pub use sections::{

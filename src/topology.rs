@@ -24,8 +24,8 @@ use opspilot_enrichers::Stages;
 use opspilot_kernel::{clock::SharedClock, module::ModuleId};
 use opspilot_ledger::{Ledger, audit::CheckpointSchedule};
 use opspilot_runtime::{
-    AttemptBook, ChildSpec, Entry, EventRouterHandle, Health, HealthMetrics, HealthReporter, HeartbeatPolicy, ModuleContext, Supervisor,
-    SupervisorOptions, Ticker, TickerActor,
+    AttemptBook, ChildSpec, Entry, EventRouterHandle, Health, HealthMetrics, HealthReporter, HeartbeatPolicy, ModuleContext, Outbound,
+    Supervisor, SupervisorOptions, Ticker, TickerActor, outbound::OutboundOptions,
 };
 use opspilot_safety::{Gate, GateOptions};
 use slog::Logger;
@@ -80,6 +80,9 @@ pub enum TopologyError {
     /// The ledger was opened, but does not answer.
     #[error("the ledger does not answer: {0}")]
     Unanswered(#[from] opspilot_ledger::LedgerError),
+    /// The client for calls to the outside.
+    #[error(transparent)]
+    Outbound(#[from] opspilot_runtime::outbound::OutboundSetupError),
     /// A metric.
     #[error("metrics cannot be registered: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -166,6 +169,8 @@ impl Topology {
         })?;
 
         // pipeline
+        let reach = OutboundOptions { allow_private: config.outbound.allow_private.clone(), ..OutboundOptions::default() };
+        let outbound = Outbound::new(reach, &registry)?;
         let ctx = ModuleContext {
             ledger: ledger.clone(),
             clock: Arc::clone(&clock),
@@ -176,6 +181,7 @@ impl Topology {
             ticker,
             events,
             health: health.clone(),
+            outbound,
         };
         let stages = Stages::in_order(&STAGES);
         let runs = config.ledger.dir.join("runs");

@@ -6,7 +6,7 @@ use opspilot_kernel::config::{Size, Span};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::net::Network;
+use opspilot_kernel::net::Network;
 
 /// Where the service listens, and whom it believes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

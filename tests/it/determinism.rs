@@ -303,7 +303,10 @@ async fn live(dir: &Path, next: &Path, recording: &[Recorded], mut fate: Option<
     let stored = |stack: &Stack| usize::try_from(stack.ledger.signals().head()).unwrap();
     // what was acknowledged is there, and what is there is not sent again
     let mut position = stored(&stack);
-    let mut tick = 0;
+    let last_tick = |position: usize| {
+        let before = recording[..position].iter().rposition(|(_, entry)| *entry == Entry::Tick);
+        before.map_or(0, |index| u64::try_from(index + 1).unwrap())
+    };
     if position == 0 {
         // what is wanted at the very first start holds from the beginning
         stack.read_up_to(0).await;
@@ -313,8 +316,7 @@ async fn live(dir: &Path, next: &Path, recording: &[Recorded], mut fate: Option<
         stack.clock.advance(Duration::from_millis(ahead));
         if entry == Entry::Tick {
             // nobody is half a minute behind, by whose clock ever
-            stack.read_up_to(tick).await;
-            tick = u64::try_from(position + 1).unwrap();
+            stack.read_up_to(last_tick(position)).await;
             stack.ledger.tick(at(second)).await.unwrap();
             position += 1;
             continue;
@@ -370,6 +372,7 @@ async fn live(dir: &Path, next: &Path, recording: &[Recorded], mut fate: Option<
         }
     }
     // a tick has every detector say how far it is
+    stack.read_up_to(last_tick(recording.len())).await;
     if stored(&stack) == recording.len() {
         stack.ledger.tick(at(second_of(recording.len()) + 2)).await.unwrap();
     }

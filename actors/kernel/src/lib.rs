@@ -28,6 +28,7 @@ pub mod ids;
 pub mod incident;
 pub mod lifecycle;
 pub mod module;
+pub mod net;
 pub mod plan;
 pub mod principal;
 pub mod signal;

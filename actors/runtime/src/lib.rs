@@ -6,6 +6,7 @@
 //! * [`Health`] knows how every module is doing, and tells.
 //! * [`EventRouter`] fans committed events out to lanes; [`Follower`] feeds a log of the ledger to a pure
 //!   [`Consumer`] and commits what it makes of it; [`Ticker`] lets time pass in the logs when a timer is due.
+//! * [`Outbound`] is the one way out: every HTTP call that a module makes.
 //! * [`Entry`], [`Module`] and [`ModuleContext`] are how a category crate offers its modules.
 //!
 //! An actor's author writes handlers, `Supervised::restarting` that resets the state, and `started` that rebuilds
@@ -23,6 +24,7 @@ mod handle;
 mod health;
 mod module;
 mod monitor;
+pub mod outbound;
 mod panics;
 mod policy;
 mod reporter;
@@ -41,6 +43,7 @@ pub use group::{GroupSpec, Strategy};
 pub use handle::{AskError, Handle, Inlet, TellError};
 pub use health::{Health, HealthMetrics, Overall, Report};
 pub use module::{Applied, Entry, Module, ModuleContext, ModuleError, ModuleSpec, Start, StartError};
+pub use outbound::Outbound;
 pub use panics::install_panic_hook;
 pub use policy::{Policy, Verdict};
 pub use reporter::HealthReporter;

@@ -12,7 +12,7 @@ use opspilot_kernel::{
 use opspilot_ledger::Ledger;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
-use crate::{AttemptBook, EventRouterHandle, Health, Supervisor, Ticker};
+use crate::{AttemptBook, EventRouterHandle, Health, Outbound, Supervisor, Ticker};
 
 /// A module could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +90,8 @@ pub struct ModuleContext {
     pub events: EventRouterHandle,
     /// How modules are doing.
     pub health: Health,
+    /// The way out: every HTTP call goes through it.
+    pub outbound: Outbound,
 }
 
 impl ModuleContext {

@@ -30,7 +30,8 @@ pub(super) fn start_pipeline(api: &Api) -> Supervisor {
     let supervisor = Supervisor::new(options);
     let events = EventRouterHandle::new(ledger.clone(), &registry).unwrap();
     let (attempts, ticker) = (AttemptBook::default(), Ticker::default());
-    let ctx = ModuleContext { ledger, clock, log, registry, supervisor: supervisor.clone(), attempts, ticker, events, health };
+    let outbound = opspilot_runtime::Outbound::new(Default::default(), &registry).unwrap();
+    let ctx = ModuleContext { ledger, clock, log, registry, supervisor: supervisor.clone(), attempts, ticker, events, health, outbound };
     let stages = Stages::in_order(&[DEDUP, INCIDENT_STORE]);
     for entry in MODULES {
         assert!(stages.plug(&*(entry.start)(&ctx, json!({})).unwrap()));

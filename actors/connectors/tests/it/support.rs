@@ -53,6 +53,7 @@ impl Service {
             ticker: Ticker::default(),
             events: EventRouterHandle::new(ledger.clone(), &registry).unwrap(),
             health,
+            outbound: opspilot_runtime::Outbound::new(Default::default(), &registry).unwrap(),
         };
         Service { ledger, ctx }
     }

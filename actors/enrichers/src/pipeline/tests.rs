@@ -65,6 +65,7 @@ impl World {
             clock: shared,
             log,
             events: EventRouterHandle::new(ledger.clone(), &registry).unwrap(),
+            outbound: opspilot_runtime::Outbound::new(Default::default(), &registry).unwrap(),
             registry,
             supervisor,
             attempts: AttemptBook::default(),
@@ -74,6 +75,7 @@ impl World {
         let stages = Stages::in_order(&[DEDUP, INCIDENT_STORE]);
         let modules: Vec<Box<dyn Module>> = MODULES
             .iter()
+            .filter(|entry| [DEDUP, INCIDENT_STORE].contains(&entry.id))
             .map(|entry| {
                 let section = if entry.id == INCIDENT_STORE { store.clone() } else { serde_json::json!({}) };
                 (entry.start)(&ctx, section).unwrap()

@@ -178,6 +178,7 @@ impl Stage {
             ticker: Ticker::default(),
             events: EventRouterHandle::new(ledger.clone(), &world.registry).unwrap(),
             health: Health::clone(&world.health),
+            outbound: opspilot_runtime::Outbound::new(Default::default(), &world.registry).unwrap(),
         };
         Stage { dir, ledger, faults, world, ctx }
     }

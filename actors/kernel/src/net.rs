@@ -1,4 +1,4 @@
-//! Addresses and networks as configuration writes them.
+//! Addresses and networks, as configuration writes them.
 
 use std::{borrow::Cow, fmt, net::IpAddr, str::FromStr};
 
