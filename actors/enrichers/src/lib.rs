@@ -7,9 +7,12 @@
 //! * `enricher.dedup` says which episode a record belongs to and what it means for it;
 //! * `enricher.incidentStore` opens, joins, counts, resolves and reopens incidents.
 //!
+//! Beside the pipeline, and never in its way, [`ai_summary`] explains the incidents that it opened.
+//!
 //! A stage that is switched off passes alerts unchanged. A stage that fails is restarted and asked again;
 //! nothing is lost, since nothing is committed before every stage has answered.
 
+pub mod ai_summary;
 mod dedup;
 mod incident_store;
 pub mod pipeline;
@@ -28,4 +31,4 @@ pub use self::{
 };
 
 /// Every module of this category.
-pub const MODULES: &[Entry] = &[dedup::ENTRY, incident_store::ENTRY];
+pub const MODULES: &[Entry] = &[dedup::ENTRY, incident_store::ENTRY, ai_summary::ENTRY];
