@@ -1,7 +1,7 @@
 // A phone, a large screen, dark and light: nothing is cut off, nothing is too small, and every text can be read.
 
 import assert from "node:assert/strict";
-import { alert, harmless, loggedIn, picture, row, story, token } from "./lib.mjs";
+import { alert, api, harmless, loggedIn, picture, row, story, token, until } from "./lib.mjs";
 
 /** Texts whose contrast is below what WCAG AA asks for. */
 function pale() {
@@ -40,6 +40,11 @@ await story(async () => {
   await alert(admin, { name: "warn", title: "A warning", severity: "warning" });
   await alert(admin, { name: "info", title: "Only so that somebody knows", severity: "info" });
 
+  const incident = await until("the incident", async () => (await api(admin, "GET", "/api/incidents?q=payments")).items[0]);
+  for (const [action, params] of [["say", { words: `it's ${"very ".repeat(40)}long; $(and) \u0430 little odd` }], ["destroy", {}]]) {
+    await api(admin, "POST", `/api/incidents/${incident.id}/proposals`, { action, params, reasoning: "it helped the last time" }, 201);
+  }
+
   const sizes = { phone: { viewport: { width: 360, height: 740 }, hasTouch: true }, desk: { viewport: { width: 1400, height: 900 } } };
   for (const [size, options] of Object.entries(sizes)) {
     for (const colorScheme of ["dark", "light"]) {
@@ -68,6 +73,9 @@ await story(async () => {
       await page.getByRole("link", { name: /^Actions/ }).click();
       await page.getByRole("region", { name: "Actions" }).waitFor();
       await look("actions");
+      await row(page, "Say it's").click();
+      await page.getByRole("heading", { name: "Digest" }).waitFor();
+      await look("approval");
       await page.getByRole("link", { name: /^Health/ }).click();
       await page.getByText("detector.regex").waitFor();
       await look("health");

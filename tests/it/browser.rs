@@ -17,6 +17,17 @@ modules:
     rules: [{id: hostile, pattern: '(?s)^hostile (?P<rest>.*)$', severity: error, title: 'Log: $rest', max_alerts_per_minute: 100000}]
 ";
 
+/// Actions that only say something, one of them as if it destroyed something.
+const ACTIONS: &str = r"
+limits: {requests: {read: 10000000, write: 10000000, login: 10000000}}
+modules:
+  connector.metrics: {enabled: false}
+  action.safe:
+    actions:
+      - {id: say, title: 'Say {words}', risk: disruptive, argv: ['/bin/echo', '{words}'], params: {words: {type: text, pattern: '.+'}}}
+      - {id: destroy, title: Destroy it, risk: destructive, argv: ['/bin/echo', destroyed]}
+";
+
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/browser")
 }
@@ -61,7 +72,12 @@ async fn the_page_works_without_a_mouse() {
 
 #[tokio::test]
 async fn the_page_can_be_read_on_a_phone_and_in_the_dark() {
-    plays("looks.mjs", CONFIG).await;
+    plays("looks.mjs", ACTIONS).await;
+}
+
+#[tokio::test]
+async fn what_is_shown_is_what_is_approved_and_what_is_approved_is_what_runs() {
+    plays("approvals.mjs", ACTIONS).await;
 }
 
 #[tokio::test]
