@@ -1,7 +1,7 @@
 // A browser that is watched, and the API as any other client sees it.
 
 import assert from "node:assert/strict";
-import { mkdirSync } from "node:fs";
+import { existsSync, mkdirSync } from "node:fs";
 import { chromium } from "playwright-core";
 
 export const base = process.env.OPSPILOT_URL;
@@ -56,7 +56,7 @@ class Guard {
 }
 
 const running = await chromium.launch({
-  executablePath: process.env.OPSPILOT_CHROMIUM ?? "/usr/bin/chromium",
+  executablePath: process.env.PATH.split(":").map((folder) => `${folder}/chromium`).find(existsSync),
   // a container's root has no sandbox; what is tested here is the page, and it comes from us
   args: process.getuid?.() === 0 ? ["--no-sandbox"] : [],
 });

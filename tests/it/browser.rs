@@ -84,3 +84,12 @@ async fn what_is_shown_is_what_is_approved_and_what_is_approved_is_what_runs() {
 async fn e3_hostile_texts_are_shown_and_run_no_script_and_fetch_nothing() {
     plays("hostile.mjs", CONFIG).await;
 }
+
+#[test]
+fn the_page_computes_the_digest_of_what_it_shows_and_quotes_commands_so_that_a_shell_would_read_them_back() {
+    if !has_tool("node") {
+        return;
+    }
+    let output = Command::new("node").arg(folder().join("pure.mjs")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}

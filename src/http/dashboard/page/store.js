@@ -252,6 +252,7 @@ function happened({ eventType, data }) {
   } else if (eventType.startsWith("action.")) {
     const approval = data.approval ?? data;
     takeApproval(approval);
+    if (eventType === "action.executed") announce(`${plain(approval.title)}: ${approval.status}`, approval.status !== "succeeded");
     if (eventType === "action.proposed") announce(`An action waits for approval: ${plain(approval.title)}`);
   } else if (eventType === "module.health_changed") {
     loadHealth();
