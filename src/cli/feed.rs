@@ -262,6 +262,16 @@ fn line_on(now: &str, message: &Json, colour: bool) -> String {
             let behind = if detail.is_empty() { String::new() } else { format!(": {detail}") };
             ("", format!("{} is {}{behind}", text(data, "module"), text(data, "to")))
         }
+        "action.proposed" | "action.approved" | "action.denied" | "action.expired" | "action.executed" => {
+            let approval = data.get("approval").unwrap_or(data);
+            let id = text(approval, "id").get(..12).unwrap_or_else(|| text(approval, "id"));
+            let verb = if kind == "action.proposed" { "proposed" } else { text(approval, "status") };
+            ("", format!("{id}  {verb:<12} {}", text(approval, "title")))
+        }
+        "enrichment.completed" => {
+            let id = text(data, "incident_id").get(..12).unwrap_or_else(|| text(data, "incident_id"));
+            ("", format!("{id}  explained    {}", text(data, "summary")))
+        }
         "log.ingested" => ("", format!("{} signals", data.get("count").and_then(Json::as_u64).unwrap_or(0))),
         _ => ("", data.to_string()),
     };

@@ -10,6 +10,11 @@ const OUTAGE: &str = include_str!("outage.ndjson");
 const HEAD: &str = "{\"timestamp\":\"";
 const STAMP: usize = 24;
 
+/// From here on nothing works any more, …
+pub(super) const BROKEN: Duration = Duration::from_secs(300);
+/// … until here somebody mounts the archive volume again.
+pub(super) const MOUNTED: Duration = Duration::from_secs(450);
+
 /// A recording, ready to be played.
 #[derive(Debug)]
 pub(super) struct Recording {
@@ -22,7 +27,6 @@ pub(super) struct Recording {
 struct Line {
     /// Since the first line.
     offset: Duration,
-    at: Timestamp,
     /// What stands behind the time.
     rest: &'static str,
 }
@@ -42,26 +46,24 @@ impl Recording {
             let (stamp, rest) = text.strip_prefix(HEAD).and_then(|behind| behind.split_at_checked(STAMP)).ok_or_else(damaged)?;
             let at: Timestamp = stamp.parse().map_err(|_| damaged())?;
             let start = *first.get_or_insert(at);
-            lines.push(Line { offset: at.since(start), at, rest });
+            lines.push(Line { offset: at.since(start), rest });
         }
         let length = lines.last().map(|line| line.offset).unwrap_or_default();
         Ok(Recording { lines, length })
     }
 
-    /// How many lines there are.
-    pub(super) fn len(&self) -> usize {
-        self.lines.len()
+    /// The number of the first line that is not before this.
+    pub(super) fn line_at(&self, offset: Duration) -> usize {
+        self.lines.partition_point(|line| line.offset < offset)
     }
 
-    /// The lines from number `from` that are due `played` into the recording, their times moved so that the last
-    /// one happens at `end`; and the number of the first line that is not due yet.
-    pub(super) fn due(&self, from: usize, played: Duration, end: Timestamp) -> (String, usize) {
-        let last = self.lines.last().map(|line| line.at).unwrap_or_default();
+    /// The lines from number `from` that are due by `played` into the recording, each with the time that `at` gives to
+    /// its place; and the number of the first line that is not due yet.
+    pub(super) fn due(&self, from: usize, played: Duration, at: impl Fn(Duration) -> Timestamp) -> (String, usize) {
         let mut text = String::new();
         let mut next = from;
-        for line in self.lines.iter().skip(from).take_while(|line| line.offset <= played) {
-            let at = end.before(last.since(line.at));
-            text.push_str(&format!("{HEAD}{at}{}\n", line.rest));
+        for line in self.lines.iter().skip(from).take_while(|line| line.offset < played) {
+            text.push_str(&format!("{HEAD}{}{}\n", at(line.offset), line.rest));
             next += 1;
         }
         (text, next)
@@ -78,8 +80,9 @@ mod tests {
 
     fn all(end: Timestamp) -> Vec<Json> {
         let recording = Recording::outage().unwrap();
-        let (text, next) = recording.due(0, recording.length, end);
-        assert_eq!(next, recording.len());
+        let beyond = recording.length + Duration::from_millis(1);
+        let (text, next) = recording.due(0, beyond, |offset| end.before(recording.length - offset));
+        assert_eq!(next, recording.lines.len());
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
@@ -109,13 +112,29 @@ mod tests {
     #[test]
     fn playing_in_pieces_gives_the_same_lines() {
         let recording = Recording::outage().unwrap();
-        let end = Timestamp::from_millis(1_900_000_000_000);
+        let begin = Timestamp::from_millis(1_900_000_000_000);
+        let at = |offset| begin.after(offset);
         let (mut text, mut next, mut played) = (String::new(), 0, Duration::ZERO);
-        while next < recording.len() {
-            let (more, then) = recording.due(next, played, end);
+        while next < recording.lines.len() {
+            let (more, then) = recording.due(next, played, at);
             text.push_str(&more);
             (next, played) = (then, played + Duration::from_millis(700));
         }
-        assert_eq!(text, recording.due(0, recording.length, end).0);
+        assert_eq!(text, recording.due(0, recording.length + Duration::from_secs(1), at).0);
+    }
+
+    #[test]
+    fn the_outage_lasts_until_the_volume_is_mounted() {
+        let recording = Recording::outage().unwrap();
+        let rest = |number: usize| recording.lines.get(number).unwrap().rest;
+        assert!(
+            rest(recording.line_at(BROKEN)).contains("No space left on device")
+                || rest(recording.line_at(BROKEN) + 1).contains("No space left")
+        );
+        let mounted = recording.line_at(MOUNTED);
+        assert!((0..3).any(|more| rest(mounted + more).contains("archive volume is mounted again")));
+        let fails = |number: usize| rest(number).contains("payment failed for order");
+        assert!((recording.line_at(BROKEN)..mounted).filter(|number| fails(*number)).count() > 50);
+        assert!(!(0..recording.line_at(BROKEN)).any(fails));
     }
 }

@@ -11,7 +11,7 @@ mod failpoint;
 mod process;
 pub mod safe;
 
-pub use self::process::{ProcessExecutor, RunLimits, helper};
+pub use self::process::{ProcessExecutor, RunLimits, helper, trusted};
 
 /// Every module of this category.
 pub const MODULES: &[opspilot_runtime::Entry] = &[safe::ENTRY];

@@ -72,6 +72,13 @@ pub fn helper(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Option<
     }
 }
 
+/// Whether a program may run: nobody but root and the service's own user can change it, or lead its path elsewhere. If
+/// not, says why.
+pub fn trusted(program: &std::path::Path) -> Result<(), String> {
+    let path = program.to_str().ok_or_else(|| format!("the path {} is no text", program.display()))?;
+    program::Program::open(path, rustix::process::geteuid().as_raw()).map(drop)
+}
+
 /// The bounds on runs that are not in their plans.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RunLimits {
