@@ -8,6 +8,7 @@
     reason = "a test that cannot go on should stop and say where"
 )]
 
+mod actions;
 mod browser;
 mod cli;
 mod common;
