@@ -173,7 +173,9 @@ impl Stack {
             (entry.start)(&ctx, section).unwrap()
         };
         let mut modules: BTreeMap<&'static str, Box<dyn Module>> = BTreeMap::new();
-        for entry in opspilot_enrichers::MODULES {
+        // what explains an incident comes when it comes, and is no part of what is decided
+        let decides = [opspilot_enrichers::DEDUP, opspilot_enrichers::INCIDENT_STORE];
+        for entry in opspilot_enrichers::MODULES.iter().filter(|entry| decides.contains(&entry.id)) {
             let stage = start(entry);
             stages.plug(&*stage);
             modules.insert(entry.id.as_str(), stage);
