@@ -23,6 +23,7 @@ use opspilot_kernel::{
 use serde_json::json;
 use std::time::Duration;
 
+use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use super::{
@@ -288,7 +289,7 @@ impl Tx<'_> {
         let shown = self.shown_approval(row.num)?;
         let body = json!({
             "approval": row.id, "incident": row.incident, "action": row.action, "plan": row.digest()?, "jti": with.jti,
-            "token": hex::encode(with.hash), "approvers": shown.quorum.approved_by, "targets": plan.targets,
+            "jti_sha256": hex::encode(Sha256::digest(with.jti.as_bytes())), "token": hex::encode(with.hash), "approvers": shown.quorum.approved_by, "targets": plan.targets,
         });
         self.audit_execution(&with.actor, "EXE01I", &with.execution, Outcome::Success, body)?;
         let text = format!("{} is executed: {}", shown.title, shown.preview.text);

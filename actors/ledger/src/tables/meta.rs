@@ -8,6 +8,8 @@ use crate::{error::LedgerError, schema::meta::dsl as t};
 pub(crate) const INSTANCE: &str = "instance";
 /// Bumped by a restore, so that what was consumed after the backup cannot be used again.
 pub(crate) const EPOCH: &str = "epoch";
+/// The key that approvals are signed with.
+pub(crate) const APPROVAL_KEY: &str = "approval_key";
 /// The run that last opened the ledger.
 pub(crate) const BOOT: &str = "boot";
 /// Written by the probe of a failed storage.

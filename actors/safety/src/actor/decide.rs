@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use opspilot_kernel::{
     approval::{Approval, Proposer},
-    consent::{Closed, Refusal},
+    consent::Refusal,
     ids::ApprovalId,
 };
 use opspilot_ledger::{Ballot, Grant, LedgerError, Minted, NewApproval, Priority, ProposalLimits};
@@ -189,10 +189,4 @@ pub(super) async fn recheck(shared: Arc<Shared>, _: messages::Recheck) -> Result
     }
     shared.changed.notify_one();
     Ok(())
-}
-
-/// The key that signed outstanding tokens is not believed any more.
-#[allow(dead_code, reason = "for the rotation of keys, which comes with its command")]
-pub(super) async fn revoke_all(shared: &Arc<Shared>, actor: opspilot_kernel::principal::Actor) -> Result<usize, GateError> {
-    Ok(shared.ledger.write(Priority::Control, move |tx| tx.approvals_revoke_all(&actor, Closed::Key)).await?)
 }

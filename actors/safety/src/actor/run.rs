@@ -7,7 +7,7 @@ use opspilot_kernel::{
     execution::{Execution, ExecutionEnd, ExecutionStatus},
     ids::ExecutionId,
 };
-use opspilot_ledger::{Consumption, LedgerError, Priority, Started, Unfinished};
+use opspilot_ledger::{Consumption, LedgerError, Priority, Started, StorageHealth, Unfinished};
 
 use super::{
     Shared,
@@ -91,6 +91,10 @@ async fn begin(
         let id = id.clone();
         shared.ledger.read(move |reader| reader.approval(&id)).await?
     };
+    // what people do is still stored while the disk is full; nothing is started then
+    if let StorageHealth::Failed { failure, .. } = shared.ledger.storage() {
+        return Err(LedgerError::from(failure).into());
+    }
     // before the token is used up: without it the run would be over before it began
     let executor = shared.executor(known.plan.executor);
     let execution = ExecutionId::random();

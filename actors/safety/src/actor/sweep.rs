@@ -11,8 +11,13 @@ use super::{SWEEP_EVERY, Shared, messages, run};
 const AT_MOST_EVERY: Duration = Duration::from_millis(50);
 
 pub(super) async fn forever(shared: Arc<Shared>) {
+    let mut is_key_known = false;
     loop {
         let changed = shared.changed.notified();
+        if !is_key_known {
+            let kid = shared.tokens.kid().to_owned();
+            is_key_known = shared.ledger.write(Priority::Control, move |tx| tx.approval_key_in_use(&kid)).await.is_ok();
+        }
         let wait = match sweep(&shared).await {
             Ok(wait) => wait,
             Err(LedgerError::Unavailable(failure)) if failure.reason == opspilot_ledger::FailureReason::Stopped => return,

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use opspilot_kernel::{approval::ApprovalStatus, clock::Clock as _, principal::Actor};
-use opspilot_safety::Refusal;
+use opspilot_ledger::{KeyFile, KeyPurpose};
+use opspilot_safety::{Policy, Refusal};
 
 use crate::support::{World, ada, bob, refused};
 
@@ -76,5 +77,20 @@ async fn a_resolved_incident_takes_its_proposals_along() {
     world.until(&runs.id, ApprovalStatus::Succeeded).await;
     assert!(world.clock.now() > opspilot_kernel::time::Timestamp::ZERO);
     drop(ada());
+    world.stop().await;
+}
+
+#[actix::test]
+async fn t2_with_another_key_nothing_that_was_approved_before_holds() {
+    let world = World::new().await;
+    let approval = world.propose("restart").await;
+    let token = world.approved(&approval).await;
+    // the first key is on record before it is replaced
+    let (dir, clock) = world.stop().await;
+    KeyFile::random(KeyPurpose::Approval).store(&dir.path().join("data")).unwrap();
+    let world = World::over(dir, clock, Policy::default()).await;
+    assert_eq!(refused(world.execute(&approval, &token).await), Refusal::BadToken);
+    world.until(&approval.id, ApprovalStatus::Revoked).await;
+    assert_eq!((world.count("TOK15W"), world.count("TOK03I")), (1, 1));
     world.stop().await;
 }

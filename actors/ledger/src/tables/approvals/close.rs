@@ -133,6 +133,17 @@ impl Tx<'_> {
         Ok(ended)
     }
 
+    /// Approvals are signed with this key from now on. If it is another one than before, nothing that was approved before
+    /// holds. Says how many did.
+    pub fn approval_key_in_use(&mut self, kid: &str) -> Result<usize, LedgerError> {
+        let before = meta::get(self.conn, meta::APPROVAL_KEY)?;
+        if before.as_deref() == Some(kid) {
+            return Ok(0);
+        }
+        meta::set(self.conn, meta::APPROVAL_KEY, kid)?;
+        if before.is_some() { self.approvals_revoke_all(&Actor::System, Closed::Key) } else { Ok(0) }
+    }
+
     /// Somebody accepts the time as it is now, though it is behind what is on record: a new epoch, and no approval from
     /// before holds. `CLK01I`.
     pub fn clock_accept(&mut self, actor: &Actor, behind: std::time::Duration) -> Result<(), LedgerError> {

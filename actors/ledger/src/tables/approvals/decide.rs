@@ -139,14 +139,14 @@ impl Tx<'_> {
             .execute(self.conn)?;
         let body = json!({ "reason": ballot.reason, "agreed": next.voters.iter().map(|voter| &voter.user).collect::<Vec<_>>() });
         if next.status != ApprovalStatus::Approved {
-            self.audit_approval(&ballot.actor, "APR01I", &row, Outcome::Success, body)?;
+            self.audit_approval(&ballot.actor, "APR02I", &row, Outcome::Success, body)?;
             return Ok(Ok((self.shown_approval(row.num)?, None)));
         }
         self.store_standing(row.num, &next)?;
         diesel::update(approval::table.find(row.num))
             .set((approval::boot.eq(&*self.identity.boot), approval::elapsed_ms.eq(stored(millis(elapsed))?)))
             .execute(self.conn)?;
-        self.audit_approval(&ballot.actor, "APR02I", &row, Outcome::Success, body)?;
+        self.audit_approval(&ballot.actor, "APR01I", &row, Outcome::Success, body)?;
         let minted = self.token(&row, &ballot.actor, &ballot.person.user, next.execute_by.unwrap_or_default(), "TOK01I", mint)?;
         let approval = self.shown_approval(row.num)?;
         self.event(Event::ActionApproved(Box::new(approval.clone())))?;

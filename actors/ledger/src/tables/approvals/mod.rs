@@ -9,8 +9,8 @@
 //! | `PRO02I` | a proposal was taken back, or its incident was resolved |
 //! | `PRO03I` | a proposal was superseded: its action or the policy changed |
 //! | `PRO04I` | a proposal expired: nobody decided in time |
-//! | `APR01I` | a person agreed; more are needed |
-//! | `APR02I` | enough people agreed |
+//! | `APR01I` | enough people agreed |
+//! | `APR02I` | a person agreed; more are needed |
 //! | `APR03I` | a person said no |
 //! | `APR04I` | an approval was taken back |
 //! | `APR05I` | an approval lapsed: it was not executed in time |
