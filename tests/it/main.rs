@@ -10,6 +10,7 @@
 
 mod actions;
 mod browser;
+mod audit;
 mod cli;
 mod common;
 mod crash;
