@@ -9,8 +9,8 @@
 )]
 
 mod actions;
-mod browser;
 mod audit;
+mod browser;
 mod cli;
 mod common;
 mod crash;
