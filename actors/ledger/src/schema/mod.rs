@@ -6,5 +6,6 @@ mod audit_tree;
 mod core;
 mod explanations;
 mod incidents;
+mod to_deliver;
 
-pub(crate) use self::{accounts::*, actions::*, audit_tree::*, core::*, explanations::*, incidents::*};
+pub(crate) use self::{accounts::*, actions::*, audit_tree::*, core::*, explanations::*, incidents::*, to_deliver::*};

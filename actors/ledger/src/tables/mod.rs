@@ -24,6 +24,7 @@ mod incidents_tests;
 pub(crate) mod keys;
 pub(crate) mod kill_switch;
 pub(crate) mod meta;
+pub(crate) mod outbox;
 pub(crate) mod over;
 pub(crate) mod reloads;
 pub(crate) mod sessions;
