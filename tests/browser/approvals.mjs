@@ -15,7 +15,7 @@ await story(async () => {
   const choice = proposer.getByRole("dialog").getByLabel("Action");
   await choice.selectOption("say");
   await proposer.getByRole("button", { name: "Go on" }).click();
-  await proposer.getByLabel("words").fill("it's <b>repaired</b>; $(true)");
+  await proposer.getByRole("textbox", { name: "words" }).fill("it's <b>repaired</b>; $(true)");
   await proposer.getByLabel("Why this helps").fill("<img src=x onerror=alert(1)> it helped the last time");
   await proposer.getByRole("button", { name: "Propose", exact: true }).click();
   await proposer.getByRole("dialog").waitFor({ state: "detached" });
@@ -98,7 +98,7 @@ await story(async () => {
   await olga.getByRole("link", { name: /^Health/ }).click();
   await olga.getByRole("button", { name: "Kill switch: stop every action…" }).click();
   await olga.getByLabel("Reason").fill("something is wrong");
-  await olga.getByRole("button", { name: "Stop every action" }).click();
+  await olga.getByRole("button", { name: "Stop every action", exact: true }).click();
   await olga.getByText("Kill switch on.").waitFor();
   await propose("fourth");
   await approver.getByRole("link", { name: /^Actions/ }).click();
