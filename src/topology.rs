@@ -5,7 +5,7 @@
 //! ├ storage   rest_for_one  2 in 60 s   core.ledger ▸ core.audit ▸ core.health
 //! ├ pipeline  one_for_one   5 in 30 s   core.ticker ▸ enricher.* (stages) ▸ core.pipeline ▸ detector.*
 //! ├ actions   one_for_one   5 in 30 s   core.approvals ▸ action.*
-//! └ edge      one_for_one   5 in 30 s   core.events ▸ ui.websocket ▸ ui.api ▸ connector.*
+//! └ edge      one_for_one   5 in 30 s   core.events ▸ ui.websocket ▸ ui.dashboard ▸ ui.api ▸ connector.*
 //! ```
 //!
 //! A module is restarted and given up by itself; what is named `core` is its group's matter. Across the groups what is
