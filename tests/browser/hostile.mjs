@@ -65,18 +65,28 @@ await story(async () => {
   assert.deepEqual(await page.evaluate(strange), [], "in the list");
   await picture(page, "hostile-list");
 
-  let seen = 0;
-  for (const incident of incidents) {
-    await page.evaluate((id) => { location.hash = `#/incidents/${encodeURIComponent(id)}`; }, incident.id);
-    await page.waitForFunction((id) => document.querySelector("article code")?.textContent === id && document.querySelector(".timeline"), incident.id, { polling: 20 });
-    assert.deepEqual(await page.evaluate(strange), [], incident.title);
-    const shown = await page.locator("#incident-title").textContent();
-    // what would not be seen is named; everything else stands there as it was sent
-    if (/^[\x20-\x7e]*$/.test(incident.title)) assert.equal(shown, incident.title);
-    assert.ok(!/[\u0000-\u0008\u000b-\u001f\u202a-\u202e\u2066-\u2069\u200b]/.test(shown), `hidden characters are shown as such: ${JSON.stringify(shown)}`);
-    assert.deepEqual(page.guard.seen, [], incident.title);
-    seen += 1;
-  }
+  // a few tabs side by side, as each mostly waits for the service
+  const rest = [...incidents];
+  const visit = async (page) => {
+    let seen = 0;
+    for (let incident = rest.pop(); incident; incident = rest.pop()) {
+      await page.evaluate((id) => { location.hash = `#/incidents/${encodeURIComponent(id)}`; }, incident.id);
+      await page.waitForFunction((id) => document.querySelector("article code")?.textContent === id && document.querySelector(".timeline"), incident.id, { polling: 20 });
+      assert.deepEqual(await page.evaluate(strange), [], incident.title);
+      const shown = await page.locator("#incident-title").textContent();
+      // what would not be seen is named; everything else stands there as it was sent
+      if (/^[\x20-\x7e]*$/.test(incident.title)) assert.equal(shown, incident.title);
+      assert.ok(!/[\u0000-\u0008\u000b-\u001f\u202a-\u202e\u2066-\u2069\u200b]/.test(shown), `hidden characters are shown as such: ${JSON.stringify(shown)}`);
+      assert.deepEqual(page.guard.seen, [], incident.title);
+      seen += 1;
+    }
+    return seen;
+  };
+  const tabs = [page, await loggedIn("admin"), await loggedIn("admin"), await loggedIn("admin")];
+  const seen = (await Promise.all(tabs.map(visit))).reduce((sum, one) => sum + one);
+  assert.equal(seen, incidents.length);
+  for (const one of tabs) await harmless(one);
+
   assert.equal(await page.title().then((title) => title.includes("pwned")), false);
 
   // the evidence and the timeline of the one that carries most
@@ -88,6 +98,27 @@ await story(async () => {
   await page.waitForFunction(() => document.querySelectorAll("details[data-key=why] li").length > 0);
   assert.deepEqual(await page.evaluate(strange), []);
   await picture(page, "hostile-incident");
+
+  // the queue of actions: titles, parameters, reasons, elements of a command
+  const proposed = corpus.filter((text, i) => i % 6 === 0 && text.length <= 250 && /^[^\p{C}\p{M}]+$/u.test(text));
+  for (const text of proposed) {
+    await api(admin, "POST", `/api/incidents/${incidents[0].id}/proposals`, { action: "say", params: { words: text }, reasoning: text }, 201);
+  }
+  await page.getByRole("link", { name: /^Actions/ }).click();
+  const waiting = (await api(admin, "GET", "/api/approvals?status=pending&limit=500")).items;
+  assert.equal(waiting.length, proposed.length);
+  await page.locator("[data-row]").nth(waiting.length - 1).waitFor();
+  assert.deepEqual(await page.evaluate(strange), [], "in the queue");
+  for (const approval of waiting) {
+    await page.evaluate((id) => { location.hash = `#/approvals/${id}`; }, approval.id);
+    await page.waitForFunction((id) => document.querySelector("article code")?.textContent === id, approval.id, { polling: 20 });
+    assert.deepEqual(await page.evaluate(strange), [], approval.title);
+    assert.equal(await page.locator(".good", { hasText: "the same digest" }).count(), 1, approval.title);
+    assert.deepEqual(page.guard.seen, [], approval.title);
+  }
+  await page.getByRole("link", { name: "Incidents", exact: true }).click();
+  await page.evaluate((id) => { location.hash = `#/incidents/${encodeURIComponent(id)}`; }, carrier.id);
+  await page.locator(".piece").nth(40).waitFor();
 
   // hostile texts typed into the page, and hostile addresses
   for (const text of harmful) {
@@ -114,5 +145,5 @@ await story(async () => {
 
   await page.evaluate(() => new Promise((resolve) => { setTimeout(resolve, 0); }));
   await harmless(page);
-  console.log(`${corpus.length} hostile texts, ${seen} incidents opened, ${lines} lines of a timeline: no script, no request, no violation`);
+  console.log(`${corpus.length} hostile texts, ${seen} incidents opened, ${lines} lines of a timeline, ${waiting.length} proposals: no script, no request, no violation`);
 });

@@ -8,20 +8,14 @@ use serde_json::json;
 
 use crate::common::{Home, PASSWORD, has_tool};
 
-/// No limit is met on the way, and every log line that says so opens an incident.
+/// No limit is met on the way; every log line that says so opens an incident; there are actions that only say something,
+/// one of them as if it destroyed something.
 const CONFIG: &str = r"
 limits: {requests: {read: 10000000, write: 10000000, login: 10000000}}
 modules:
   connector.metrics: {enabled: false}
   detector.regex:
     rules: [{id: hostile, pattern: '(?s)^hostile (?P<rest>.*)$', severity: error, title: 'Log: $rest', max_alerts_per_minute: 100000}]
-";
-
-/// Actions that only say something, one of them as if it destroyed something.
-const ACTIONS: &str = r"
-limits: {requests: {read: 10000000, write: 10000000, login: 10000000}}
-modules:
-  connector.metrics: {enabled: false}
   action.safe:
     actions:
       - {id: say, title: 'Say {words}', risk: disruptive, argv: ['/bin/echo', '{words}'], params: {words: {type: text, pattern: '.+'}}}
@@ -42,12 +36,12 @@ fn has_browser() -> bool {
     installed && has_tool("node") && has_tool("chromium")
 }
 
-/// Has a browser play a story on a service with this configuration.
-async fn plays(story: &str, config: &str) {
+/// Has a browser play a story on a service of its own.
+async fn plays(story: &str) {
     if !has_browser() {
         return;
     }
-    let home = Home::new(config);
+    let home = Home::new(CONFIG);
     let service = home.start().await;
     let (status, made) = service.post("/api/users", json!({ "username": "approver", "role": "operator", "password": PASSWORD })).await;
     assert_eq!(status, 201, "{made}");
@@ -62,27 +56,27 @@ async fn plays(story: &str, config: &str) {
 
 #[tokio::test]
 async fn an_incident_appears_changes_and_goes_without_a_reload_and_a_lost_connection_is_admitted() {
-    plays("live.mjs", CONFIG).await;
+    plays("live.mjs").await;
 }
 
 #[tokio::test]
 async fn the_page_works_without_a_mouse() {
-    plays("keyboard.mjs", CONFIG).await;
+    plays("keyboard.mjs").await;
 }
 
 #[tokio::test]
 async fn the_page_can_be_read_on_a_phone_and_in_the_dark() {
-    plays("looks.mjs", ACTIONS).await;
+    plays("looks.mjs").await;
 }
 
 #[tokio::test]
 async fn what_is_shown_is_what_is_approved_and_what_is_approved_is_what_runs() {
-    plays("approvals.mjs", ACTIONS).await;
+    plays("approvals.mjs").await;
 }
 
 #[tokio::test]
 async fn e3_hostile_texts_are_shown_and_run_no_script_and_fetch_nothing() {
-    plays("hostile.mjs", CONFIG).await;
+    plays("hostile.mjs").await;
 }
 
 #[test]
