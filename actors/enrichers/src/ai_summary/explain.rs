@@ -262,10 +262,12 @@ fn finish(
     let texts = texts(input, explanation, evidence);
     explanation.runbooks = memory::runbooks(input.runbooks, &texts);
     let first = explanation.causes.first().map(|cause| cause.component.clone());
-    explanation.suggested_actions = memory::actions(input.actions, first.as_deref(), &texts, input.incident);
+    let fitting = memory::actions(input.actions, first.as_deref(), &texts, input.incident);
+    explanation.suggested_actions = fitting.iter().filter(|(_, filled)| *filled).map(|(action, _)| action.clone()).collect();
     explanation.confidence = confidence(input, explanation, suspected, similar, dropped);
     explanation.summary = summary(explanation, &input.missing);
-    explanation.next_steps = steps(input, explanation, similar);
+    let fitting: Vec<&str> = fitting.iter().map(|(action, _)| action.action.as_str()).collect();
+    explanation.next_steps = steps(input, explanation, similar, &fitting);
 }
 
 /// What the words of runbooks and actions are looked for in, and where each text is from. Of other components only what a cause cites.
@@ -344,7 +346,7 @@ fn summary(explanation: &Explanation, missing: &[String]) -> String {
     said.join(" ")
 }
 
-fn steps(input: &Input<'_>, explanation: &Explanation, similar: &[SimilarIncident]) -> Vec<String> {
+fn steps(input: &Input<'_>, explanation: &Explanation, similar: &[SimilarIncident], fitting: &[&str]) -> Vec<String> {
     let mut steps: Vec<String> = Vec::new();
     if let Some(runbook) = explanation.runbooks.first() {
         steps.extend(runbook.steps.iter().take(STEPS / 2).map(|step| format!("{}: {step}", runbook.title)));
@@ -352,13 +354,8 @@ fn steps(input: &Input<'_>, explanation: &Explanation, similar: &[SimilarInciden
     if let Some(cause) = explanation.causes.first() {
         steps.push(format!("Look at {} first: {}", cause.component, cause.text));
     }
-    for suggested in &explanation.suggested_actions {
-        let title = input
-            .actions
-            .iter()
-            .find(|action| action.id == suggested.action)
-            .map_or(suggested.action.as_str(), |action| action.title.as_str());
-        steps.push(format!("Consider proposing the action {} ({title})", suggested.action));
+    for action in fitting.iter().filter_map(|id| input.actions.iter().find(|action| action.id == *id)) {
+        steps.push(format!("Consider proposing the action {} ({})", action.id, action.title));
     }
     if let Some((earlier, how)) = similar.iter().find_map(|earlier| earlier.resolution.as_ref().map(|how| (earlier, how))) {
         steps.push(format!("See how {} ended: {}", earlier.id, say::excerpt(how)));

@@ -132,10 +132,10 @@ pub(super) fn as_evidence(earlier: &SimilarIncident, incident: &Incident) -> Obs
 
 /// Actions of the catalogue whose words fit the likeliest cause or a runbook. A parameter is filled with what was observed:
 /// an incident's label of the same name, or the component where the parameter names one; an action whose
-/// parameters cannot all be filled is not suggested.
-pub(super) fn actions(all: &[Offered], cause: Option<&str>, texts: &[(String, String)], incident: &Incident) -> Vec<SuggestedAction> {
+/// parameters cannot all be filled is only named, and a person fills them: the second of the pair says whether all are.
+pub(super) fn actions(all: &[Offered], cause: Option<&str>, texts: &[(String, String)], incident: &Incident) -> Vec<(SuggestedAction, bool)> {
     let said: Vec<String> = texts.iter().flat_map(|(_, text)| significant(text)).collect();
-    let mut found: Vec<(usize, SuggestedAction)> = Vec::new();
+    let mut found: Vec<(usize, SuggestedAction, bool)> = Vec::new();
     for action in all {
         let words = significant(&format!("{} {} {}", action.id.replace('-', " "), action.title, action.description));
         let generic = ["restart", "service", "run", "start", "stop", "host"];
@@ -155,11 +155,11 @@ pub(super) fn actions(all: &[Offered], cause: Option<&str>, texts: &[(String, St
         }
         let takes_cause = cause.is_some_and(|cause| params.values().any(|value| value == cause));
         let score = fits + 2 * usize::from(names_cause) + usize::from(takes_cause);
-        if filled && score > 0 {
-            found.push((score, SuggestedAction { action: action.id.clone(), params }));
+        if score > usize::from(!filled) {
+            found.push((score, SuggestedAction { action: action.id.clone(), params }, filled));
         }
     }
-    found.sort_by(|(a, one), (b, other)| b.cmp(a).then_with(|| one.action.cmp(&other.action)));
+    found.sort_by(|(a, one, _), (b, other, _)| b.cmp(a).then_with(|| one.action.cmp(&other.action)));
     found.truncate(ACTIONS);
-    found.into_iter().map(|(_, action)| action).collect()
+    found.into_iter().map(|(_, action, filled)| (action, filled)).collect()
 }

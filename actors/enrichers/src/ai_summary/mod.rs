@@ -69,6 +69,9 @@ const ASKS: usize = 64;
 /// How long whoever asks waits.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Says which actions may be suggested just now.
+type Catalogue = Arc<dyn Fn() -> Vec<Offered> + Send + Sync>;
+
 /// What outlives a restart.
 #[derive(Clone)]
 struct Deps {
@@ -76,7 +79,7 @@ struct Deps {
     log: slog::Logger,
     metrics: Metrics,
     config: Arc<RwLock<Arc<Config>>>,
-    actions: Arc<RwLock<Arc<[Offered]>>>,
+    actions: Arc<RwLock<Catalogue>>,
     /// Every event up to here is done with.
     position: watch::Sender<Seq>,
 }
@@ -87,8 +90,9 @@ impl Deps {
         Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn actions(&self) -> Arc<[Offered]> {
-        Arc::clone(&self.actions.read().unwrap_or_else(PoisonError::into_inner))
+    fn actions(&self) -> Vec<Offered> {
+        let catalogue = Arc::clone(&self.actions.read().unwrap_or_else(PoisonError::into_inner));
+        catalogue()
     }
 }
 
@@ -110,7 +114,7 @@ struct Ask {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ExplainError {
     /// There is no such incident.
-    #[error("there is no such thing: {0}")]
+    #[error("{0}")]
     NotFound(String),
     /// Not now.
     #[error("the incident cannot be explained just now: {0}")]
@@ -220,7 +224,7 @@ impl AiSummary {
             log: ctx.log.clone(),
             metrics,
             config: Arc::new(RwLock::new(Arc::new(config))),
-            actions: Arc::new(RwLock::new(Arc::from([]))),
+            actions: Arc::new(RwLock::new(Arc::new(Vec::new))),
             position: watch::Sender::new(0),
         };
         let own = deps.clone();
@@ -238,9 +242,9 @@ impl AiSummary {
         }
     }
 
-    /// Names the actions that may be suggested from now on.
-    pub fn offer(&self, actions: Vec<Offered>) {
-        *self.deps.actions.write().unwrap_or_else(PoisonError::into_inner) = Arc::from(actions);
+    /// From now on `catalogue` is asked, with each explanation, which actions may be suggested.
+    pub fn suggest_from(&self, catalogue: impl Fn() -> Vec<Offered> + Send + Sync + 'static) {
+        *self.deps.actions.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(catalogue);
     }
 
     /// Tells how far the events are done with.

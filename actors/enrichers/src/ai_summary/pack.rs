@@ -198,6 +198,7 @@ impl Pack {
         let known = self.shape_ids.get(&key).copied();
         let index = match known {
             Some(index) => index,
+            None if self.kinds.0 >= SHAPES && self.kinds.1 >= SHAPES => return false,
             None => {
                 let bad = signal.severity >= Severity::Warning || words::is_bad(signal.message);
                 // lines that tell of trouble have room of their own, so that chatter cannot crowd them out

@@ -222,7 +222,7 @@ impl Run {
     async fn asked(&mut self, ask: Ask) {
         let Ask { incident, by, answer } = ask;
         let outcome = self.explain(&incident, 0, Some(by)).await.map_err(|error| match error {
-            LedgerError::NotFound(what) => ExplainError::NotFound(what),
+            LedgerError::NotFound(_) => ExplainError::NotFound(error.to_string()),
             other => ExplainError::Unavailable(other.to_string()),
         });
         drop(answer.send(outcome)); // whoever asked may have given up waiting

@@ -172,7 +172,7 @@ impl Say {
                 let seen = change(alert, Measure::Alert)?;
                 let (rule, source) = (name(seen.name), name(seen.source));
                 let last = if seen.until > seen.at { format!(", last at {}", clock(seen.until)) } else { String::new() };
-                Some(observed(format!("{rule} fires on {source} since {}: seen {}{last}", clock(seen.at), times(seen.count))))
+                Some(observed(format!("the alert {rule} fires on {source} since {}: seen {}{last}", clock(seen.at), times(seen.count))))
             }
             (Say::First, [first]) => match first {
                 Observation::Log { at, source, text } => {

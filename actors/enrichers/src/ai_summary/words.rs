@@ -6,8 +6,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 const TOKENS: usize = 48;
 /// The longest token that is kept as it is; longer ones are data.
 const LONG: usize = 40;
-/// So much of a line is looked at.
+/// So much of a line is looked at, and so much of it for telling words.
 const LINE: usize = 2048;
+const TELLING: usize = 512;
 
 /// Words of lines that tell of trouble.
 const BAD: &[&str] = &[
@@ -81,7 +82,7 @@ const CONNECTION: &[&str] =
     &["connect", "timeout", "timed out", "refused", "unreachable", "resolve", "upstream", "answered", "host", "dial", "reset by", "lookup"];
 
 fn holds_any(text: &str, words: &[&str]) -> bool {
-    let lower = cut(text, LINE).to_lowercase();
+    let lower = cut(text, TELLING).to_lowercase();
     words.iter().any(|word| lower.contains(word))
 }
 
@@ -120,12 +121,9 @@ fn tokens(text: &str) -> impl Iterator<Item = &str> {
 /// What a token counts as in a shape: itself, or that there is some data. A status of HTTP keeps its first digit.
 fn masked(token: &str) -> &str {
     let is_hex = |token: &str| token.len() >= 6 && token.bytes().all(|byte| byte.is_ascii_hexdigit());
-    match token.as_bytes() {
-        [first @ b'1'..=b'5', second, third] if second.is_ascii_digit() && third.is_ascii_digit() => match first {
-            b'4' => "4xx",
-            b'5' => "5xx",
-            _ => "*",
-        },
+    match (token.len(), token.parse::<u16>()) {
+        (3, Ok(400..=431 | 451 | 499)) => "4xx",
+        (3, Ok(500..=511)) => "5xx",
         _ if token.len() > LONG || token.bytes().any(|byte| byte.is_ascii_digit()) || is_hex(token) => "*",
         _ => token,
     }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use opspilot_kernel::{explanation::ClaimKind, signal::Severity, time::Timestamp};
+use opspilot_kernel::{explanation::ClaimKind, signal::Severity};
 use serde_json::Value;
 
 use super::{
@@ -135,5 +135,4 @@ fn the_same_evidence_in_any_order_gives_the_same_words() {
         )
     };
     assert_eq!(plain(&forward), plain(&backward));
-    let _: Timestamp = now;
 }
