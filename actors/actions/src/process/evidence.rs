@@ -158,7 +158,7 @@ mod tests {
         let exited = Evidence::Exited(Exit { code: Some(3), signal: None, ended: Some(Ended::Idle) });
         runs.replace(&id, &exited).unwrap();
         assert_eq!(runs.read(&id).unwrap(), Some(exited));
-        assert_eq!(runs.list().unwrap(), [id.clone()], "nothing but the one file is left");
+        assert_eq!(runs.list().unwrap(), std::slice::from_ref(&id), "nothing but the one file is left");
         assert_eq!(fs::read_dir(runs.dir()).unwrap().count(), 1);
         runs.forget(&id).unwrap();
         assert_eq!(runs.read(&id).unwrap(), None);

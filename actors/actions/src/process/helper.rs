@@ -79,7 +79,7 @@ fn run(order: &Order, service: &mut UnixStream) -> Result<Outcome, String> {
     };
     // the service may be gone; then the socket says so right below
     drop(wire::send(service, &Report::Spawned(program)));
-    let ending = Watch::new(&plan, SystemClock::shared()).to_the_end(&mut spawned, service);
+    let ending = Watch::new(&plan, SystemClock::shared()).until_the_end(&mut spawned, service);
     let survivors = sweep(spawned.group());
     let exit = ending.exit();
     // on the disk before anybody hears of it; the service hears of it even if the disk is full

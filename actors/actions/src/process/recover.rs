@@ -57,9 +57,8 @@ impl Inner {
     }
 
     fn cut_off(&self, id: &ExecutionId, program: &ProcessName, helper: &ProcessName) -> Recovered {
-        if program.is_alive()
-            && let Some(group) = Pid::from_raw(program.pid)
-        {
+        let runs_still = program.is_alive();
+        if runs_still && let Some(group) = Pid::from_raw(program.pid) {
             attempt(rustix::process::kill_process_group(group, Signal::KILL));
         }
         // the helper may just be writing down how it ended
@@ -70,6 +69,8 @@ impl Inner {
         }
         end_marked(id);
         match self.runs.read(id) {
+            // the helper took our signal for its end
+            Ok(Some(Evidence::Exited(Exit { code: None, .. }))) if runs_still => unknown("interrupted"),
             Ok(Some(found)) => told(&found),
             _ => unknown("interrupted"),
         }

@@ -77,7 +77,7 @@ impl Watch {
     }
 
     /// Until the program ended and its outputs are closed, or nothing more can be expected.
-    pub(crate) fn to_the_end(mut self, program: &mut Spawned, service: &mut UnixStream) -> Ending {
+    pub(crate) fn until_the_end(mut self, program: &mut Spawned, service: &mut UnixStream) -> Ending {
         let mut buffer = vec![0; BUFFER];
         let (mut out_open, mut err_open, mut service_there) = (true, true, true);
         while !self.is_over(out_open || err_open) {
