@@ -283,7 +283,8 @@ mod tests {
     fn a_hashed_value_can_be_confirmed_and_not_guessed_without_the_key() {
         let [one, two] = [1, 2].map(|seed| KeyFile::from_seed(KeyPurpose::Redaction, [seed; 32]));
         assert_eq!(one.hashed("params/password", b"hunter2"), one.hashed("params/password", b"hunter2"));
-        let others = [one.hashed("params/password", b"hunter3"), one.hashed("params/token", b"hunter2"), two.hashed("params/password", b"hunter2")];
+        let others =
+            [one.hashed("params/password", b"hunter3"), one.hashed("params/token", b"hunter2"), two.hashed("params/password", b"hunter2")];
         assert!(!others.contains(&one.hashed("params/password", b"hunter2")));
         assert_ne!(one.hashed("a", b"\0b"), one.hashed("a\0", b"b"), "place and value do not run together");
     }
