@@ -10,7 +10,7 @@ use opspilot_kernel::config::closest;
 use serde_json::{Map, Value as Json};
 
 use super::{
-    net::Network,
+    Network,
     report::{Finding, Place, escaped},
     secrets::{is_secret, leads_to_secret, resolve},
     shape::{
