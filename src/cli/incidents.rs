@@ -93,13 +93,13 @@ impl Incidents {
                 }
                 Ok(())
             }
-            Incidents::Ack { id, note, server } => change(&server, &id, "acknowledge", json!({ "note": note })).await,
-            Incidents::Resolve { id, resolution, server } => change(&server, &id, "resolve", json!({ "resolution": resolution })).await,
+            Incidents::Ack { id, note, server } => act(&server, &id, "acknowledge", json!({ "note": note })).await,
+            Incidents::Resolve { id, resolution, server } => act(&server, &id, "resolve", json!({ "resolution": resolution })).await,
         }
     }
 }
 
-async fn change(server: &Server, id: &str, verb: &str, mut body: Json) -> Outcome {
+async fn act(server: &Server, id: &str, verb: &str, mut body: Json) -> Outcome {
     let api = Api::of(server)?;
     let id = INCIDENT.of_service(&api, id).await?;
     if let Some(fields) = body.as_object_mut() {
@@ -172,10 +172,12 @@ fn show(incident: &Json, timeline: &Json) {
         ]);
     }
     table.print();
+    explanation(incident).iter().for_each(|line| say(line));
     say("\nevidence");
     let mut table = Table::new(&["  id", "at", "source", "what"]);
     for piece in list("evidence") {
         let what = match piece.get("value").and_then(Json::as_f64) {
+            Some(value) if text(&piece, "kind") == "change" => change(&piece, value),
             Some(value) => format!("{} = {value}", text(&piece, "name")),
             None => text(&piece, "text").to_owned(),
         };
@@ -186,6 +188,60 @@ fn show(incident: &Json, timeline: &Json) {
     timeline_table(timeline).print();
     if timeline.get("next_cursor").is_some_and(Json::is_string) {
         say("  … it is longer: see GET /api/incidents/{id}/timeline");
+    }
+}
+
+/// What an incident is explained by, line by line.
+fn explanation(incident: &Json) -> Vec<String> {
+    let Some(explained) = incident.get("explanation").filter(|explained| explained.is_object()) else {
+        return Vec::new();
+    };
+    let list = |of: &Json, key: &str| of.get(key).and_then(Json::as_array).cloned().unwrap_or_default();
+    let cites = |of: &Json| {
+        let ids: Vec<String> = list(of, "evidence").iter().filter_map(|id| id.as_str().map(|id| plain::stripped(id).into_owned())).collect();
+        if ids.is_empty() { String::new() } else { format!(" [{}]", ids.join(" ")) }
+    };
+    let percent = |of: &Json, key: &str| (of.get(key).and_then(Json::as_f64).unwrap_or(0.0) * 100.0).round();
+    let degraded = if explained.get("degraded").and_then(Json::as_bool) == Some(true) { ", not complete" } else { "" };
+    let mut lines = vec![format!("\nexplanation ({}, confidence {} %{degraded})", text(explained, "provider"), percent(explained, "confidence"))];
+    lines.push(format!("  {}", plain::stripped(text(explained, "summary"))));
+    let mut part = |heading: &str, items: Vec<String>| {
+        if !items.is_empty() {
+            lines.push(format!("  {heading}"));
+            lines.extend(items.iter().map(|item| format!("    {}", plain::stripped(item))));
+        }
+    };
+    let cause = |cause: &Json| format!("{:>3} %  {}: {}{}", percent(cause, "share"), text(cause, "component"), text(cause, "text"), cites(cause));
+    part("likely causes", list(explained, "causes").iter().map(cause).collect());
+    part("what was seen", list(explained, "claims").iter().map(|claim| format!("{}{}", text(claim, "text"), cites(claim))).collect());
+    let runbook = |runbook: &Json| format!("{} ({}): {}", text(runbook, "title"), text(runbook, "id"), text(runbook, "why"));
+    part("runbooks", list(explained, "runbooks").iter().map(runbook).collect());
+    let similar = |one: &Json| {
+        let over = moment(text(one, "resolved_at"));
+        let ended = if over.is_empty() { "not over".to_owned() } else { format!("over at {over}") };
+        let how = text(one, "resolution");
+        let how = if how.is_empty() { String::new() } else { format!(": {how}") };
+        format!("{}  {} ({}), {ended}{how}", text(one, "id"), text(one, "title"), text(one, "why"))
+    };
+    part("similar incidents", list(incident, "similar").iter().map(similar).collect());
+    let steps = list(explained, "next_steps");
+    part("next steps", steps.iter().enumerate().map(|(n, step)| format!("{}. {}", n + 1, step.as_str().unwrap_or_default())).collect());
+    lines
+}
+
+/// What many observations come to, in one line.
+fn change(piece: &Json, value: f64) -> String {
+    let name = text(piece, "name");
+    let usual = piece.get("usual").and_then(Json::as_f64).map(|usual| format!(", usually {usual}")).unwrap_or_default();
+    let count = piece.get("count").and_then(Json::as_u64).unwrap_or(0);
+    match text(piece, "measure") {
+        "value" => format!("{name} came to {value}{usual}"),
+        "lines" => format!("{value} lines a minute like “{name}”{usual}"),
+        "all_lines" => format!("{value} lines a minute{usual}"),
+        "errors" => format!("{value} % of {count} lines tell of trouble{usual}"),
+        "alert" => format!("the alert {name}, seen {count}×"),
+        "incident" => format!("the incident {name}"),
+        _ => format!("{count} signals looked at, {value} changes"),
     }
 }
 
@@ -210,6 +266,33 @@ fn who(entry: &Json) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_explanation_is_told_with_what_it_cites_and_without_escape_sequences() {
+        let incident = json!({
+            "similar": [{ "id": "inc_1", "title": "Disk full", "why": "the same alert", "resolved_at": null, "resolution": null }],
+            "explanation": {
+                "summary": "The alert fires. Likely cause: db (71 %).", "provider": "deterministic", "confidence": 0.72, "degraded": true,
+                "claims": [{ "text": "db says \u{1b}[2Jit", "kind": "observed", "evidence": ["e1", "f2"], "quote": null }],
+                "causes": [{ "component": "db", "share": 0.71, "text": "it came first", "evidence": ["f1"] }],
+                "runbooks": [{ "id": "rb", "title": "Free the disk", "why": "“disk” stands in the title" }],
+                "next_steps": ["Look at db first"], "suggested_actions": [],
+            },
+        });
+        let told = explanation(&incident).join("\n");
+        for line in [
+            "explanation (deterministic, confidence 72 %, not complete)",
+            "     71 %  db: it came first [f1]",
+            "[e1 f2]",
+            "Free the disk (rb): “disk” stands in the title",
+            "inc_1  Disk full (the same alert), not over",
+            "1. Look at db first",
+        ] {
+            assert!(told.contains(line), "{line} is missing in\n{told}");
+        }
+        assert!(!told.contains('\u{1b}'), "{told}");
+        assert!(explanation(&json!({ "explanation": null })).is_empty());
+    }
 
     #[test]
     fn a_timeline_says_who_did_it() {

@@ -296,6 +296,24 @@ pub async fn explain_why(
     Ok(HttpResponse::Ok().json(derivation(text, listed)))
 }
 
+/// Explains an incident again, from what is known now.
+#[utoipa::path(post, path = "/api/incidents/{id}/explain", tag = "incidents", params(("id" = String, Path, description = "Its id")), responses(
+    (status = 200, description = "The incident with its explanation", body = Incident),
+    (status = 404, description = "No such incident", body = ProblemBody),
+    (status = 503, description = "Incidents are not explained just now", body = ProblemBody),
+))]
+pub async fn explain(
+    caller: Guard<Operator>,
+    id: web::Path<String>,
+    _body: OptionalBody<Nothing>,
+    state: web::Data<AppState>,
+) -> ApiResult<HttpResponse> {
+    let id = IncidentId::given(id.into_inner());
+    state.control.explain(id.clone(), caller.actor()).await?;
+    let detail = state.ledger.read(move |reader| reader.incident(&id)).await?;
+    Ok(HttpResponse::Ok().json(Incident::from(detail)))
+}
+
 /// What an operator does with one incident, once for an `Idempotency-Key`.
 pub struct Deed {
     actor: Actor,

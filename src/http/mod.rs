@@ -122,6 +122,7 @@ routes! {
     "/api/incidents/{id}/alerts" => { get: viewer incidents::alerts };
     "/api/incidents/{id}/timeline" => { get: viewer incidents::timeline };
     "/api/incidents/{id}/explain-why" => { get: viewer incidents::explain_why };
+    "/api/incidents/{id}/explain" => { post: operator incidents::explain };
     "/api/incidents/{id}/acknowledge" => { post: operator incidents::acknowledge };
     "/api/incidents/{id}/resolve" => { post: operator incidents::resolve };
     "/api/incidents/{id}/reopen" => { post: operator incidents::reopen };

@@ -4,7 +4,13 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use opspilot_kernel::{
-    clock::SharedClock, config::Problem, error::ErrorKind, ids::DeadLetterId, module::ModuleHealth, principal::Actor, time::Timestamp,
+    clock::SharedClock,
+    config::Problem,
+    error::ErrorKind,
+    ids::{DeadLetterId, IncidentId},
+    module::ModuleHealth,
+    principal::Actor,
+    time::Timestamp,
 };
 use opspilot_ledger::Ledger;
 use opspilot_runtime::Overall;
@@ -37,6 +43,8 @@ pub trait Control: Send + Sync + 'static {
     fn switch(&self, module: String, to: Switch, by: Actor) -> BoxFuture<'static, Result<ModuleHealth, ControlError>>;
     /// Tells a module that one of its dead letters is to be tried again now.
     fn requeue(&self, module: String, letter: DeadLetterId) -> BoxFuture<'static, Retried>;
+    /// Has an incident explained again; done when that is stored.
+    fn explain(&self, incident: IncidentId, by: Actor) -> BoxFuture<'static, Result<(), ControlError>>;
     /// Reads the configuration again and takes all of it or nothing.
     fn reload(&self, by: Actor) -> BoxFuture<'static, Result<Reloaded, ControlError>>;
 }
@@ -77,6 +85,8 @@ pub struct Reloaded {
 pub enum ControlError {
     /// There is no such module.
     NoSuchModule(String),
+    /// There is no such thing; says what.
+    NotFound(String),
     /// Not now, or not with this module; says why.
     Conflict(String),
     /// The configuration is wrong; nothing changed.
@@ -91,6 +101,7 @@ impl From<ControlError> for ApiError {
     fn from(error: ControlError) -> ApiError {
         match error {
             ControlError::NoSuchModule(id) => ApiError::not_found(format!("module {id:?}")),
+            ControlError::NotFound(what) => ApiError::new(ErrorKind::NotFound, "not_found", what),
             ControlError::Conflict(why) => ApiError::new(ErrorKind::Conflict, "conflict", why),
             ControlError::Config(problems) => {
                 ApiError::problems("bad_configuration", "the configuration is wrong; nothing changed", problems)

@@ -11,7 +11,7 @@ use std::{
 use futures_util::future::BoxFuture;
 use opspilot_kernel::{
     config::Problem,
-    ids::DeadLetterId,
+    ids::{DeadLetterId, IncidentId},
     module::{ModuleHealth, ModuleId},
     principal::{Actor, Role},
 };
@@ -187,6 +187,11 @@ impl Control for Panel {
     fn requeue(&self, module: String, letter: DeadLetterId) -> BoxFuture<'static, Retried> {
         let board = Arc::clone(&self.0);
         Box::pin(async move { board.modules.requeue(&module, letter).await })
+    }
+
+    fn explain(&self, incident: IncidentId, by: Actor) -> BoxFuture<'static, Result<(), ControlError>> {
+        let board = Arc::clone(&self.0);
+        Box::pin(async move { board.modules.explain(incident, by).await })
     }
 
     fn reload(&self, by: Actor) -> BoxFuture<'static, Result<Reloaded, ControlError>> {

@@ -8,8 +8,16 @@ use std::{
 };
 
 use opspilot_actions::safe;
-use opspilot_enrichers::{Stages, pipeline::Pipeline};
-use opspilot_kernel::{ids::DeadLetterId, module::ModuleId, principal::Actor};
+use opspilot_enrichers::{
+    Stages,
+    ai_summary::{self, AiSummary, ExplainError, Offered},
+    pipeline::Pipeline,
+};
+use opspilot_kernel::{
+    ids::{DeadLetterId, IncidentId},
+    module::ModuleId,
+    principal::Actor,
+};
 use opspilot_ledger::{LedgerError, Priority};
 use opspilot_runtime::{Applied, Entry, Handle, Module, ModuleContext, ModuleError, Requeue, RequeueError, StartError};
 use opspilot_safety::Gate;
@@ -115,6 +123,22 @@ impl Modules {
         }
     }
 
+    /// Has an incident explained again.
+    pub(super) async fn explain(&self, incident: IncidentId, by: Actor) -> Result<(), ControlError> {
+        let asked = {
+            let state = self.state.lock().await;
+            let explainer = state.running.get(&ai_summary::ID).and_then(|module| module.as_any().downcast_ref::<AiSummary>());
+            explainer.map(|explainer| explainer.explain(incident, by))
+        };
+        let Some(asked) = asked else {
+            return Err(ControlError::Unavailable(format!("{} does not run, and nothing else explains incidents", ai_summary::ID)));
+        };
+        asked.await.map_err(|error| match error {
+            ExplainError::NotFound(what) => ControlError::NotFound(what),
+            ExplainError::Unavailable(why) => ControlError::Unavailable(why),
+        })
+    }
+
     /// What actions pass.
     pub(super) fn gate(&self) -> &Gate {
         &self.gate
@@ -157,6 +181,10 @@ impl Modules {
         match started {
             Ok(module) => {
                 self.stages.plug(&*module);
+                if let Some(explainer) = module.as_any().downcast_ref::<AiSummary>() {
+                    let gate = self.gate.clone();
+                    explainer.suggest_from(move || offered(&gate));
+                }
                 state.running.insert(entry.id, module);
                 Ok(())
             }
@@ -300,6 +328,21 @@ impl Modules {
         }
         self.start(state, entry, new.config.clone())
     }
+}
+
+/// The actions that an explanation may suggest: those that can be proposed just now.
+fn offered(gate: &Gate) -> Vec<Offered> {
+    let Some(offer) = gate.offer() else { return Vec::new() };
+    let actions = offer.catalogue.iter().map(|action| {
+        let template = action.template();
+        Offered {
+            id: template.id.clone(),
+            title: template.title.clone(),
+            description: template.description.clone().unwrap_or_default(),
+            params: template.params.keys().map(|name| (name.clone(), false)).collect(),
+        }
+    });
+    actions.collect()
 }
 
 /// Shared by everything that may switch modules.

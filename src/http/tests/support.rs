@@ -14,7 +14,7 @@ use actix_web::web::{self, ServiceConfig};
 use futures_util::future::BoxFuture;
 use opspilot_kernel::{
     clock::{Clock, SharedClock, SystemClock},
-    ids::DeadLetterId,
+    ids::{DeadLetterId, IncidentId},
     module::{ModuleHealth, ModuleId, ModuleStatus},
     principal::{Actor, Role},
     time::Timestamp,
@@ -115,6 +115,11 @@ impl Control for Arc<Fake> {
 
     fn requeue(&self, _: String, _: DeadLetterId) -> BoxFuture<'static, Retried> {
         Box::pin(async { Retried::Failed("it is still broken".to_owned()) })
+    }
+
+    fn explain(&self, incident: IncidentId, _: Actor) -> BoxFuture<'static, Result<(), ControlError>> {
+        let known = incident.as_str() != "inc_nothing";
+        Box::pin(async move { if known { Ok(()) } else { Err(ControlError::NotFound(format!("the incident {incident}"))) } })
     }
 
     fn reload(&self, _: Actor) -> BoxFuture<'static, Result<Reloaded, ControlError>> {
