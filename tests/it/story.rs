@@ -88,3 +88,41 @@ async fn a_feed_that_was_away_gets_everything_since_in_order_without_gap_or_repe
     assert!(seqs.windows(2).all(|pair| pair[0] < pair[1]), "{seqs:?}");
     service.stop().await;
 }
+
+#[tokio::test]
+async fn an_incident_is_explained_with_what_shows_it_and_again_when_somebody_asks() {
+    let home = Home::new(RULES);
+    let service = home.start().await;
+    let mut feed = service.socket().await;
+    feed.subscribe(&["enrichment.completed"], None).await;
+    service.logs("payments", &["could not get a connection to db:5432 within 5s"]).await;
+    service.logs("checkout", &["payment failed for order 4711: payments answered 503"]).await;
+    let told = feed.event(|event| event["eventType"] == "enrichment.completed").await;
+    assert_eq!((&told["data"]["provider"], &told["data"]["degraded"]), (&json!("deterministic"), &json!(false)), "{told}");
+    let id = told["data"]["incident_id"].as_str().unwrap();
+    let incident = service.get(&format!("/api/incidents/{id}")).await;
+    let explanation = &incident["explanation"];
+    assert_eq!(explanation["summary"], told["data"]["summary"]);
+    let claims = explanation["claims"].as_array().unwrap();
+    assert!(claims.iter().any(|claim| claim["quote"] == "payment failed for order 4711: payments answered 503"), "{explanation}");
+    let causes = explanation["causes"].as_array().unwrap();
+    let evidence: Vec<&str> = incident["evidence"].as_array().unwrap().iter().filter_map(|piece| piece["id"].as_str()).collect();
+    for cited in claims.iter().chain(causes).flat_map(|one| one["evidence"].as_array().unwrap()) {
+        assert!(evidence.contains(&cited.as_str().unwrap()), "{cited} is cited and not among {evidence:?}");
+    }
+    let (status, again) = service.post(&format!("/api/incidents/{id}/explain"), json!({})).await;
+    assert_eq!((status, &again["id"]), (200, &incident["id"]), "{again}");
+    assert!(again["explanation"]["generated_at"].as_str() > explanation["generated_at"].as_str(), "{again}");
+    let (status, problem) = service.post("/api/incidents/inc_nothing/explain", json!({})).await;
+    assert_eq!(status, 404, "{problem}");
+    let timeline = service.get(&format!("/api/incidents/{id}/timeline")).await;
+    let by: Vec<&str> = timeline["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|line| line["kind"] == "explained")
+        .filter_map(|line| line["actor"]["id"].as_str())
+        .collect();
+    assert_eq!(by, ["enricher.aiSummary", "admin"]);
+    service.stop().await;
+}

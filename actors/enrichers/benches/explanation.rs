@@ -10,6 +10,7 @@
 #![allow(
     missing_docs,
     clippy::unwrap_used,
+    clippy::indexing_slicing,
     clippy::panic,
     clippy::print_stdout,
     clippy::disallowed_methods,
@@ -58,7 +59,11 @@ async fn fill(ledger: &Ledger, signals: i64) {
                 let line = format!("could not get a connection to db:5432 within 5s: pool exhausted ({number} waiting)");
                 batch.push(&SignalRef { severity: Severity::Error, ..SignalRef::log(at(millis), "payments", &line) });
             } else {
-                batch.push(&SignalRef::log(at(millis), service, &format!("request {number} answered 200 in {} ms for user {number:08x}", number % 90)));
+                batch.push(&SignalRef::log(
+                    at(millis),
+                    service,
+                    &format!("request {number} answered 200 in {} ms for user {number:08x}", number % 90),
+                ));
             }
         }
         ledger.append(batch.seal()).await.unwrap();
@@ -66,7 +71,8 @@ async fn fill(ledger: &Ledger, signals: i64) {
 }
 
 fn record() -> AlertRecord {
-    let evidence = vec![Observation::Log { at: at(HOUR), source: "payments".to_owned(), text: "could not get a connection to db:5432".to_owned() }];
+    let evidence =
+        vec![Observation::Log { at: at(HOUR), source: "payments".to_owned(), text: "could not get a connection to db:5432".to_owned() }];
     AlertRecord {
         alert: AlertId::derived(&["bench"]),
         detected_by: "detector.bench".to_owned(),
@@ -103,7 +109,8 @@ async fn service(signals: i64) -> Service {
     let health = Health::new(Arc::clone(&clock), HealthMetrics::register(&registry, queue).unwrap());
     let log = slog::Logger::root(slog::Discard, slog::o!());
     let (own, to) = (health.clone(), log.clone());
-    let supervisor = Supervisor::new(SupervisorOptions { clock: Arc::clone(&clock), log: to, health: own, exit: Arc::new(|_| {}), seed: 7 });
+    let supervisor =
+        Supervisor::new(SupervisorOptions { clock: Arc::clone(&clock), log: to, health: own, exit: Arc::new(|_| {}), seed: 7 });
     let ctx = ModuleContext {
         ledger: ledger.clone(),
         clock,
@@ -125,9 +132,14 @@ async fn service(signals: i64) -> Service {
         (entry.start)(&ctx, section).unwrap()
     };
     let modules: Vec<Box<dyn Module>> = MODULES.iter().map(start).collect();
-    modules.iter().for_each(|module| drop(stages.plug(&**module)));
+    for module in &modules {
+        stages.plug(&**module);
+    }
     opspilot_enrichers::pipeline::start(&ctx, stages).unwrap();
-    ledger.write(Priority::Bulk, |tx| tx.commit_alerts("detector.bench", i64::MAX.unsigned_abs(), vec![record()], Vec::new())).await.unwrap();
+    ledger
+        .write(Priority::Bulk, |tx| tx.commit_alerts("detector.bench", i64::MAX.unsigned_abs(), vec![record()], Vec::new()))
+        .await
+        .unwrap();
     let incident = loop {
         let found = ledger.read(|reader| reader.incidents(&IncidentFilter::default(), &Page::first(1))).await.unwrap().items;
         if let Some(detail) = found.into_iter().find(|detail| detail.explanation.is_some()) {
@@ -149,12 +161,20 @@ fn explanation(criterion: &mut Criterion) {
                     let explainer = service.modules.iter().find_map(|module| module.as_any().downcast_ref::<AiSummary>()).unwrap();
                     let began = Instant::now();
                     for _ in 0..rounds {
-                        explainer.explain(service.incident.clone(), Actor::User { id: "ada".to_owned(), via: "session".to_owned() }).await.unwrap();
+                        explainer
+                            .explain(service.incident.clone(), Actor::User { id: "ada".to_owned(), via: "session".to_owned() })
+                            .await
+                            .unwrap();
                     }
                     let took = began.elapsed();
                     let id = service.incident.clone();
                     let stored = service.ledger.read(move |reader| reader.explanation(&id)).await.unwrap().unwrap();
-                    assert_eq!(stored.explanation.causes.first().map(|cause| cause.component.as_str()), Some("db"), "{}", stored.explanation.summary);
+                    assert_eq!(
+                        stored.explanation.causes.first().map(|cause| cause.component.as_str()),
+                        Some("db"),
+                        "{}",
+                        stored.explanation.summary
+                    );
                     assert!(!stored.explanation.degraded, "{}", stored.explanation.summary);
                     took
                 })

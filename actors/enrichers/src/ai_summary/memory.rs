@@ -133,7 +133,12 @@ pub(super) fn as_evidence(earlier: &SimilarIncident, incident: &Incident) -> Obs
 /// Actions of the catalogue whose words fit the likeliest cause or a runbook. A parameter is filled with what was observed:
 /// an incident's label of the same name, or the component where the parameter names one; an action whose
 /// parameters cannot all be filled is only named, and a person fills them: the second of the pair says whether all are.
-pub(super) fn actions(all: &[Offered], cause: Option<&str>, texts: &[(String, String)], incident: &Incident) -> Vec<(SuggestedAction, bool)> {
+pub(super) fn actions(
+    all: &[Offered],
+    cause: Option<&str>,
+    texts: &[(String, String)],
+    incident: &Incident,
+) -> Vec<(SuggestedAction, bool)> {
     let said: Vec<String> = texts.iter().flat_map(|(_, text)| significant(text)).collect();
     let mut found: Vec<(usize, SuggestedAction, bool)> = Vec::new();
     for action in all {

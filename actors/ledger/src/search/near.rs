@@ -94,7 +94,7 @@ impl Reader<'_> {
         let mut rows = 0_usize;
         let most = u64::try_from(around.signals).unwrap_or(u64::MAX);
         let mut broken = false;
-        while !broken && !(back.ended && forth.ended) {
+        while !(broken || back.ended && forth.ended) {
             let spent = rows >= budget.rows
                 || looked.bytes >= budget.bytes
                 || looked.signals >= most

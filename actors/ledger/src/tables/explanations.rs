@@ -166,8 +166,11 @@ impl Reader<'_> {
             .select(incident::num)
             .load(self.conn)?;
         let wanted: BTreeSet<i64> = newest.into_iter().chain(same.iter().copied()).collect();
-        let rows: Vec<IncidentRow> =
-            incident::table.filter(incident::num.eq_any(wanted)).order(incident::num.desc()).select(IncidentRow::as_select()).load(self.conn)?;
+        let rows: Vec<IncidentRow> = incident::table
+            .filter(incident::num.eq_any(wanted))
+            .order(incident::num.desc())
+            .select(IncidentRow::as_select())
+            .load(self.conn)?;
         rows.into_iter().map(|row| Ok((same.contains(&row.num), row.state()?.incident)).map(|(same, incident)| (incident, same))).collect()
     }
 

@@ -13,9 +13,12 @@ use opspilot_kernel::{
     signal::{Severity, SignalRef},
 };
 use opspilot_ledger::{
-    EventEntry, IncidentDetail, IncidentFilter, Ledger, LedgerError, NewExplanation, Options, Page, Priority, SignalBatchBuilder, StoredExplanation,
+    EventEntry, IncidentDetail, IncidentFilter, Ledger, LedgerError, NewExplanation, Options, Page, Priority, SignalBatchBuilder,
+    StoredExplanation,
 };
-use opspilot_runtime::{AttemptBook, EventRouterHandle, Health, HealthMetrics, Module, ModuleContext, Supervisor, SupervisorOptions, Ticker};
+use opspilot_runtime::{
+    AttemptBook, EventRouterHandle, Health, HealthMetrics, Module, ModuleContext, Supervisor, SupervisorOptions, Ticker,
+};
 use serde_json::json;
 
 use super::super::{AiSummary, ENTRY, ExplainError, ID};
@@ -95,7 +98,8 @@ impl World {
     }
 
     async fn claim(&self, records: Vec<AlertRecord>) {
-        let commit = self.ledger.write(Priority::Bulk, move |tx| tx.commit_alerts("detector.test", i64::MAX.unsigned_abs(), records, Vec::new()));
+        let commit =
+            self.ledger.write(Priority::Bulk, move |tx| tx.commit_alerts("detector.test", i64::MAX.unsigned_abs(), records, Vec::new()));
         commit.await.unwrap();
     }
 
@@ -150,7 +154,10 @@ impl World {
 
     fn told(&self) -> usize {
         let events = self.ledger.events().next(0, 10_000).unwrap();
-        events.iter().filter(|entry| matches!(entry, EventEntry::Event(event) if matches!(event.event, Event::EnrichmentCompleted { .. }))).count()
+        events
+            .iter()
+            .filter(|entry| matches!(entry, EventEntry::Event(event) if matches!(event.event, Event::EnrichmentCompleted { .. })))
+            .count()
     }
 
     async fn story(&self, id: &IncidentId) -> Vec<(Actor, String)> {
@@ -182,7 +189,8 @@ fn an_incident_is_explained_from_what_happened_around_it() {
         let explanation = detail.explanation.unwrap();
         assert_eq!(explanation.causes[0].component, "db", "{explanation:#?}");
         assert!(!explanation.degraded, "{}", explanation.summary);
-        let cited = explanation.claims.iter().flat_map(|claim| &claim.evidence).chain(explanation.causes.iter().flat_map(|cause| &cause.evidence));
+        let cited =
+            explanation.claims.iter().flat_map(|claim| &claim.evidence).chain(explanation.causes.iter().flat_map(|cause| &cause.evidence));
         for id in cited {
             assert!(detail.evidence.iter().any(|piece| piece.id == *id), "{id} is cited and not there");
         }
@@ -275,7 +283,11 @@ fn p17_what_one_look_cannot_take_is_said_and_the_rest_is_explained() {
         world.claim(vec![record("disk", Transition::Firing, 0)]).await;
         let explanation = world.explained().await.explanation.unwrap();
         assert!(explanation.degraded);
-        assert!(explanation.summary.contains("This is not complete: there are more signals than one look takes (100): those received before"), "{}", explanation.summary);
+        assert!(
+            explanation.summary.contains("This is not complete: there are more signals than one look takes (100): those received before"),
+            "{}",
+            explanation.summary
+        );
         assert!(explanation.claims.iter().any(|claim| claim.text.contains("fires on shop")), "{:?}", explanation.claims);
     });
 }
@@ -290,7 +302,8 @@ fn how_a_similar_incident_ended_is_told() {
         let id = first.clone();
         world.ledger.write(Priority::Control, move |tx| tx.incident_resolve(&id, &ada(), "cleaned /var/tmp")).await.unwrap();
         world.claim(vec![record("disk.2", Transition::Firing, 7200)]).await;
-        let second = world.until(|details| details.iter().find(|detail| detail.incident.id != first && detail.explanation.is_some()).cloned()).await;
+        let second =
+            world.until(|details| details.iter().find(|detail| detail.incident.id != first && detail.explanation.is_some()).cloned()).await;
         assert_eq!(second.similar.len(), 1, "{:?}", second.similar);
         assert_eq!((&second.similar[0].id, second.similar[0].resolution.as_deref()), (&first, Some("cleaned /var/tmp")));
         let explanation = second.explanation.unwrap();
@@ -308,7 +321,10 @@ fn a_stale_explanation_does_not_take_the_place_of_a_newer_one_and_cited_evidence
         world.claim(vec![AlertRecord { evidence: many, ..record("disk", Transition::Firing, 0) }]).await;
         let id = world.until(|details| details.first().map(|detail| detail.incident.id.clone())).await;
         world.begin(json!({}));
-        let mut stored = { world.explained().await; world.stored(&id).await };
+        let mut stored = {
+            world.explained().await;
+            world.stored(&id).await
+        };
         let times = stored.times;
         let put = |stored: StoredExplanation, times| {
             let new = NewExplanation { incident: id.clone(), times, actor: ada(), stored, line: None };
@@ -328,15 +344,26 @@ fn a_stale_explanation_does_not_take_the_place_of_a_newer_one_and_cited_evidence
 fn its_configuration_is_documented_checked_and_read_back() {
     let defaults = (ENTRY.defaults)();
     assert_eq!((ENTRY.check)(defaults.clone()), []);
-    assert_eq!((ENTRY.check)(json!({ "provider": "deterministic", "runbooks": [{ "id": "rb-memory", "title": "…", "keywords": ["memory", "oom"], "steps": ["…"] }] })), []);
+    assert_eq!(
+        (ENTRY.check)(
+            json!({ "provider": "deterministic", "runbooks": [{ "id": "rb-memory", "title": "…", "keywords": ["memory", "oom"], "steps": ["…"] }] })
+        ),
+        []
+    );
     let pointers = |section: serde_json::Value| (ENTRY.check)(section).into_iter().map(|problem| problem.pointer).collect::<Vec<_>>();
     assert_eq!(pointers(json!({ "runboks": [] })), ["/runboks"]);
     assert_eq!(pointers(json!({ "lookback": "1s", "most_signals": 1 })), ["/lookback", "/most_signals"]);
-    assert_eq!(pointers(json!({ "runbooks": [{ "id": "a", "title": "t" }, { "id": "a", "title": "" }] })), ["/runbooks/1/id", "/runbooks/1/title"]);
-    let mut generator = schemars::generate::SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true).into_generator();
+    assert_eq!(
+        pointers(json!({ "runbooks": [{ "id": "a", "title": "t" }, { "id": "a", "title": "" }] })),
+        ["/runbooks/1/id", "/runbooks/1/title"]
+    );
+    let mut generator =
+        schemars::generate::SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true).into_generator();
     let schema = (ENTRY.schema)(&mut generator).to_value();
     assert!(schema["description"].as_str().unwrap().contains("`enricher.aiSummary`"));
-    for (name, property) in schema["properties"].as_object().unwrap().iter().chain(schema["properties"]["runbooks"]["items"]["properties"].as_object().unwrap()) {
+    for (name, property) in
+        schema["properties"].as_object().unwrap().iter().chain(schema["properties"]["runbooks"]["items"]["properties"].as_object().unwrap())
+    {
         assert!(property.get("description").is_some(), "{name} is not documented");
     }
 }
