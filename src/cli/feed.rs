@@ -27,6 +27,9 @@ const QUIET: Duration = Duration::from_secs(5);
 /// How long it may take to give one; together as long as three heartbeats.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// How much of a summary is shown, in characters.
+const SUMMARY: usize = 120;
+
 #[derive(Debug, Args)]
 pub(crate) struct Feed {
     /// Which events, by name
@@ -270,7 +273,10 @@ fn line_on(now: &str, message: &Json, colour: bool) -> String {
         }
         "enrichment.completed" => {
             let id = text(data, "incident_id").get(..12).unwrap_or_else(|| text(data, "incident_id"));
-            ("", format!("{id}  explained    {}", text(data, "summary")))
+            // the rest of it is read with the incident
+            let summary = text(data, "summary");
+            let cut = summary.char_indices().nth(SUMMARY).map(|(at, _)| summary.split_at(at).0);
+            ("", format!("{id}  explained    {}{}", cut.unwrap_or(summary), if cut.is_some() { "…" } else { "" }))
         }
         "log.ingested" => ("", format!("{} signals", data.get("count").and_then(Json::as_u64).unwrap_or(0))),
         _ => ("", data.to_string()),
@@ -306,6 +312,16 @@ mod tests {
         let event = json!({"type":"event","eventType":"incident.created","seq":7,"at":"2026-03-14T09:25:07.000Z",
             "data":{"id":"inc_0123456789abcdef0123","title":"Disk\u{1b}[2J full\nx","severity":"critical","source":"db","occurrences":3}});
         let today = "2026-03-14T10:00:00.000Z";
+        let data = json!({ "id": "apr_0123456789abcdef0123", "status": "succeeded", "title": "Mount it\u{1b}[31m" });
+        for (kind, data, said) in [
+            ("action.proposed", data.clone(), "apr_01234567  proposed     Mount it[31m"),
+            ("action.executed", json!({ "approval": data, "execution": {} }), "apr_01234567  succeeded    Mount it[31m"),
+            ("enrichment.completed", json!({ "incident_id": "inc_0123456789", "summary": "x".repeat(121) }), "explained    xxx"),
+        ] {
+            let line =
+                line_on(today, &json!({ "type": "event", "eventType": kind, "at": "2026-03-14T09:25:07.000Z", "data": data }), false);
+            assert!(line.contains(said) && line.chars().count() < 180, "{line}");
+        }
         assert_eq!(line_on(today, &event, false), "09:25:07Z  critical  inc_01234567  opened       Disk[2J full x [db, 3×]");
         assert!(line_on("2026-03-15T10:00:00.000Z", &event, false).starts_with("2026-03-14 09:25:07Z  critical"));
         assert!(line_on(today, &event, true).contains("\u{1b}[1;31mcritical"));
