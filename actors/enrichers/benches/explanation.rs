@@ -50,7 +50,7 @@ fn at(millis: i64) -> Timestamp {
 async fn fill(ledger: &Ledger, signals: i64) {
     let services = ["gateway", "checkout", "payments", "inventory", "search", "db"];
     for first in (0..signals).step_by(100) {
-        let mut batch = SignalBatchBuilder::new(at(first * HOUR / signals));
+        let mut batch = SignalBatchBuilder::new(at((first + 99) * HOUR / signals));
         for number in first..(first + 100).min(signals) {
             let (millis, service) = (number * HOUR / signals, services[usize::try_from(number % 6).unwrap()]);
             if number % 4 == 0 {

@@ -4,7 +4,7 @@ use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, 
 
 #[derive(Debug, Clone)]
 pub(super) struct Metrics {
-    /// By outcome: `full`, `degraded`, `unchanged`, `superseded`.
+    /// By outcome: `full`, `degraded`, `unchanged`, `superseded`, `failed`.
     pub(super) explanations: IntCounterVec,
     pub(super) seconds: Histogram,
     pub(super) signals: IntCounter,
@@ -13,7 +13,7 @@ pub(super) struct Metrics {
 }
 
 /// What can become of an explanation.
-pub(super) const OUTCOMES: [&str; 4] = ["full", "degraded", "unchanged", "superseded"];
+pub(super) const OUTCOMES: [&str; 5] = ["full", "degraded", "unchanged", "superseded", "failed"];
 
 impl Metrics {
     pub(super) fn register(registry: &Registry) -> Result<Metrics, prometheus::Error> {

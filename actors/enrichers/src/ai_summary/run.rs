@@ -45,6 +45,8 @@ struct Due {
     /// The newest.
     last: Seq,
     at: Instant,
+    /// How often it failed for no reason that goes away by itself.
+    failures: u32,
 }
 
 /// When an incident was last explained, and how many observations it had then.
@@ -185,7 +187,7 @@ impl Run {
 
     fn want(&mut self, id: IncidentId, seq: Seq, within: Duration) {
         let at = Instant::now() + within;
-        let due = self.pending.entry(id).or_insert(Due { first: seq, last: seq, at });
+        let due = self.pending.entry(id).or_insert(Due { first: seq, last: seq, at, failures: 0 });
         due.last = due.last.max(seq);
     }
 
@@ -211,8 +213,15 @@ impl Run {
                 self.pending.remove(&id);
             }
             Err(error) => {
+                let passes = matches!(error, LedgerError::Busy | LedgerError::Unavailable(_));
                 if let Some(due) = self.pending.get_mut(&id) {
                     due.at = Instant::now() + UNAVAILABLE;
+                    due.failures = due.failures.saturating_add(u32::from(!passes));
+                }
+                if due.failures.saturating_add(u32::from(!passes)) >= TRIES {
+                    slog::error!(self.deps.log, "an incident cannot be explained"; "incident" => id.as_str(), "error" => %error);
+                    self.deps.metrics.outcome("failed");
+                    self.pending.remove(&id);
                 }
                 self.wait(BUSY, error.to_string()).await;
             }
