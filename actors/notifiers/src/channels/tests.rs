@@ -356,21 +356,21 @@ fn a_channel_with_no_room_leaves_events_in_the_log_and_takes_them_up_later() {
 
 #[test]
 fn a2_what_was_sent_and_not_marked_is_sent_again_under_the_same_key_and_nothing_is_omitted() {
+    let dir = tempfile::tempdir().unwrap();
+    let hanging = Arc::new(Stub { hangs: true, ..Stub::default() });
     in_system(async {
-        let dir = tempfile::tempdir().unwrap();
-        let hanging = Arc::new(Stub { hangs: true, ..Stub::default() });
-        {
-            let world = World::open(dir.path(), SystemClock::shared());
-            let _channels = world.started(quickly(&["hook"]), &[&hanging]).await;
-            for n in 0..10 {
-                world.tell(&format!("incident {n}")).await;
-            }
-            while hanging.tried() == 0 || world.waiting("hook").await.count < 10 {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-            // the end of the process, with messages under way and their leases still on
-            world.ctx.ledger.shut_down().await.unwrap();
+        let world = World::open(dir.path(), SystemClock::shared());
+        let _channels = world.started(quickly(&["hook"]), &[&hanging]).await;
+        for n in 0..10 {
+            world.tell(&format!("incident {n}")).await;
         }
+        while hanging.tried() == 0 || world.waiting("hook").await.count < 10 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // the end of the process, with messages under way and their leases still on
+        world.ctx.ledger.shut_down().await.unwrap();
+    });
+    in_system(async {
         let world = World::open(dir.path(), SystemClock::shared());
         let stub = Arc::new(Stub::default());
         let channels = world.started(quickly(&["hook"]), &[&stub]).await;
