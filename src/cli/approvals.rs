@@ -92,7 +92,11 @@ impl Approvals {
             Approvals::Show { id, server } => {
                 let api = Api::of(&server)?;
                 let approval = found(&api, &id).await?;
-                if server.json { say_json(&approval) } else { show(&approval) }
+                if server.json {
+                    say_json(&approval)
+                } else {
+                    show(&approval)
+                }
                 Ok(())
             }
             Approvals::Approve { id, reason, execute, yes, password_stdin, server } => {
@@ -237,7 +241,11 @@ async fn approve(server: &Server, id: &str, reason: &str, run: bool, yes: bool, 
     let token = answer.as_object_mut().and_then(|answer| answer.remove("token")).and_then(|token| token.as_str().map(str::to_owned));
     match token {
         None => {
-            if server.json { say_json(&answer) } else { say("noted; more people are needed") }
+            if server.json {
+                say_json(&answer)
+            } else {
+                say("noted; more people are needed")
+            }
             Ok(())
         }
         Some(token) if run => execute(&api, server, &id, &token).await,

@@ -160,7 +160,9 @@ fn export(output: Option<PathBuf>, data: &Data) -> Outcome {
     };
     let (first, mut cursor) = data.read(|reader| reader.audit_export_begin(key.as_ref())).map_err(cannot)?;
     out.write_all(&first)?;
-    while let Some((part, next)) = data.read(|reader| reader.audit_export_part(&cursor)).map_err(|error| Failure { text: error.to_string(), code: 1 })? {
+    while let Some((part, next)) =
+        data.read(|reader| reader.audit_export_part(&cursor)).map_err(|error| Failure { text: error.to_string(), code: 1 })?
+    {
         out.write_all(&part)?;
         cursor = next;
     }
@@ -191,7 +193,8 @@ impl Verify {
         let (report, key_of) = match &self.export {
             Some(file) => {
                 let opened = File::open(file).map_err(|error| cannot(format!("cannot read {}: {error}", file.display())))?;
-                let report = verify_export(BufReader::with_capacity(1 << 20, opened), keys, held, |size| bar.set_position(size)).map_err(cannot)?;
+                let report =
+                    verify_export(BufReader::with_capacity(1 << 20, opened), keys, held, |size| bar.set_position(size)).map_err(cannot)?;
                 (report, "the export itself")
             }
             None => {
@@ -231,7 +234,9 @@ impl Verify {
         }
         match &proved.why {
             Some(why) => say(&format!("{}: {why}", headline(proved.verdict))),
-            None => say(&format!("{}: entry {} is among the first {} of {}", headline(proved.verdict), proved.seq, proved.size, proved.origin)),
+            None => {
+                say(&format!("{}: entry {} is among the first {} of {}", headline(proved.verdict), proved.seq, proved.size, proved.origin))
+            }
         }
         said_key(key_of);
         ended(proved.verdict)
@@ -256,7 +261,9 @@ fn headline(verdict: Verdict) -> &'static str {
 
 fn said_key(key_of: &str) {
     if key_of != "given" {
-        say(&format!("  the public key is from {key_of}: whoever could change the log could change it too; --pubkey names one from elsewhere"));
+        say(&format!(
+            "  the public key is from {key_of}: whoever could change the log could change it too; --pubkey names one from elsewhere"
+        ));
     }
 }
 

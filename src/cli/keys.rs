@@ -64,10 +64,15 @@ impl Keys {
             Keys::Revoke(which) => (which, true),
         };
         let ledger = offline(&which.data)?;
-        let replaced =
-            waiting(async { Ok(ledger.replace_key(which.purpose.into(), caller(), revoked, which.reason.clone()).await?) })?;
+        let replaced = waiting(async { Ok(ledger.replace_key(which.purpose.into(), caller(), revoked, which.reason.clone()).await?) })?;
         let old = replaced.old.as_deref().unwrap_or("none");
-        say(&format!("{} key {}: {old} {}, {} in its place", replaced.purpose, if revoked { "revoked" } else { "rotated" }, if revoked { "counts no more" } else { "is retired" }, replaced.new));
+        say(&format!(
+            "{} key {}: {old} {}, {} in its place",
+            replaced.purpose,
+            if revoked { "revoked" } else { "rotated" },
+            if revoked { "counts no more" } else { "is retired" },
+            replaced.new
+        ));
         if let Some(public) = replaced.public {
             say(&format!("hand this to whoever verifies the audit log:\n{public}"));
         }

@@ -115,7 +115,7 @@ pub async fn consistency(_caller: Guard<Viewer>, query: Query<Consistency>, stat
     (status = 200, description = "A line for the log, one for each entry, one for each checkpoint", body = String, content_type = "application/x-ndjson"),
 ))]
 pub async fn export(_caller: Guard<Viewer>, state: web::Data<AppState>) -> ApiResult<HttpResponse> {
-    let key = std::fs::read_to_string(public_path(&state.ledger.dir())).ok().and_then(|line| PublicKey::parse(line.trim_end()).ok());
+    let key = std::fs::read_to_string(public_path(state.ledger.dir())).ok().and_then(|line| PublicKey::parse(line.trim_end()).ok());
     let (first, cursor) = state.ledger.read(move |reader| reader.audit_export_begin(key.as_ref())).await?;
     let ledger = state.ledger.clone();
     // each part is a read of its own: a slow client holds nothing up

@@ -170,7 +170,7 @@ async fn p6_a_kill_in_the_middle_of_a_run_is_reported_unknown_and_never_run_agai
     assert_eq!(processes_of(&execution), 0, "and it does not run any more");
     let (refused, _) = try_execute(&service, &approval, &token).await.unwrap();
     assert_eq!(refused, 409);
-    assert_eq!(starts(&home), [execution.clone()]);
+    assert_eq!(starts(&home), std::slice::from_ref(&execution));
     let closing = json!({ "outcome": "failed", "reason": "it had not done anything yet" });
     let (closed, answer) = service.post(&format!("/api/executions/{execution}/close"), closing).await;
     assert_eq!((closed, answer["status"].as_str()), (200, Some("failed")), "{answer}");

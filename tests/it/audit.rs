@@ -221,7 +221,9 @@ async fn a_rotated_key_is_followed_from_the_old_one_and_a_revoked_one_is_not() {
 #[tokio::test]
 async fn a2_a_kill_between_any_two_steps_of_a_checkpoint_is_made_good() {
     let rounds = if crate::common::long() { 200 } else { 4 };
-    for point in ["ledger::audit_before_head", "ledger::checkpoint_after_sign_before_store", "ledger::checkpoint_after_store_before_publish"] {
+    for point in
+        ["ledger::audit_before_head", "ledger::checkpoint_after_sign_before_store", "ledger::checkpoint_after_store_before_publish"]
+    {
         let home = Home::new(RULES);
         home.start().await.stop().await;
         let mut hits = 0;

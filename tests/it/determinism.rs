@@ -365,7 +365,11 @@ async fn live(dir: &Path, next: &Path, recording: &[Recorded], mut fate: Option<
             }
             let (from, to) = (dir.to_owned(), next.to_owned());
             let priority = if fate.dice.random_bool(0.5) { Priority::Control } else { Priority::Bulk };
-            stack.ledger.write(priority, move |_| Ok(copy(&from, &to))).await.unwrap();
+            let kill = move |_: &mut opspilot_ledger::Tx<'_>| {
+                copy(&from, &to);
+                Ok(())
+            };
+            stack.ledger.write(priority, kill).await.unwrap();
             fate.hits.count(next, promised, second, position);
             return Ended::Killed(next.to_owned());
         }

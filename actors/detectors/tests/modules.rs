@@ -46,7 +46,7 @@ impl Service {
         let events = EventRouterHandle::new(ledger.clone(), &registry).unwrap();
         let (attempts, ticker) = (AttemptBook::default(), Ticker::default());
         let outbound = opspilot_runtime::Outbound::new(Default::default(), &registry).unwrap();
-    let ctx = ModuleContext { ledger: ledger.clone(), clock, log, registry, supervisor, attempts, ticker, events, health, outbound };
+        let ctx = ModuleContext { ledger: ledger.clone(), clock, log, registry, supervisor, attempts, ticker, events, health, outbound };
         let (ticker, ticked, clock, log) = (ctx.ticker.clone(), ledger.clone(), Arc::clone(&ctx.clock), ctx.log.clone());
         let ticking = move || TickerActor::new(ticker.clone(), ticked.clone(), Arc::clone(&clock), log.clone());
         ctx.supervisor.start(ChildSpec::core("runtime.ticker"), ticking);

@@ -45,7 +45,8 @@ impl Service {
         let events = EventRouterHandle::new(ledger.clone(), &registry).unwrap();
         let (attempts, ticker) = (AttemptBook::default(), Ticker::default());
         let outbound = opspilot_runtime::Outbound::new(Default::default(), &registry).unwrap();
-    let ctx = ModuleContext { ledger: ledger.clone(), clock: shared, log, registry, supervisor, attempts, ticker, events, health, outbound };
+        let ctx =
+            ModuleContext { ledger: ledger.clone(), clock: shared, log, registry, supervisor, attempts, ticker, events, health, outbound };
         Service { clock, ledger, ctx }
     }
 

@@ -151,7 +151,9 @@ impl HeadReader {
             return Ok(());
         }
         let method = memchr2(b' ', b'\r', line).and_then(|end| line.get(..end)).unwrap_or(line);
-        if !(method.is_empty() && line.len() < 2) && !(is_token(method) && method.len() <= MAX_METHOD) {
+        let nothing_yet = method.is_empty() && line.len() < 2;
+        let is_method = is_token(method) && method.len() <= MAX_METHOD;
+        if !nothing_yet && !is_method {
             return Err(NOT_HTTP);
         }
         if line.len() > MAX_METHOD + MAX_TARGET + 16 { Err(TOO_LONG) } else { Ok(()) }

@@ -116,7 +116,9 @@ async fn an_action_goes_from_the_catalogue_to_its_end_and_shows_in_the_incident(
     assert_eq!(listed["items"][0]["id"], "restart-service");
     assert_eq!(listed["items"][1]["quorum"]["required"], 2);
     let approval = shop.propose("restart-service").await;
-    for field in ["id", "incident_id", "action", "title", "risk", "params", "plan", "plan_digest", "preview", "reasoning", "proposed_by", "status"] {
+    for field in
+        ["id", "incident_id", "action", "title", "risk", "params", "plan", "plan_digest", "preview", "reasoning", "proposed_by", "status"]
+    {
         assert!(!approval[field].is_null(), "{field}");
     }
     assert_eq!(approval["plan"]["argv"], json!(["/usr/bin/systemctl", "restart", "checkout"]));
@@ -188,7 +190,8 @@ async fn t1_t3_t5_a_token_that_is_not_good_starts_nothing() {
     let (token, _) = (shop.approved(&approval).await, shop.approved(&other).await);
     let bob = As::Token(&shop.bob);
     let parts: Vec<&str> = token.split('.').collect();
-    let head = |alg: &str| URL_SAFE_NO_PAD.encode(json!({ "alg": alg, "typ": "opspilot-approval+jwt", "kid": "0123456789abcdef" }).to_string());
+    let head =
+        |alg: &str| URL_SAFE_NO_PAD.encode(json!({ "alg": alg, "typ": "opspilot-approval+jwt", "kid": "0123456789abcdef" }).to_string());
     let mut tampered = token.clone();
     tampered.replace_range(60..61, if &token[60..61] == "A" { "B" } else { "A" });
     for (what, bad) in [
@@ -225,7 +228,10 @@ async fn t7_a11_what_changed_or_took_too_long_is_not_run() {
     let (approval, shown) = (shop.propose("restart-service").await, shop.propose("restart-service").await);
     let wrong = json!({ "plan_digest": format!("sha256:{}", "0".repeat(64)), "reason": "" });
     assert_eq!(shop.verb(bob, &approval, "approve", wrong).await.expect(409).code(), "plan_changed");
-    assert_eq!(shop.verb(bob, &approval, "approve", json!({ "plan_digest": "x" })).await.expect(422).body["errors"][0]["pointer"], "/plan_digest");
+    assert_eq!(
+        shop.verb(bob, &approval, "approve", json!({ "plan_digest": "x" })).await.expect(422).body["errors"][0]["pointer"],
+        "/plan_digest"
+    );
     let token = shop.approved(&approval).await;
     shop.api.state.gate.set_catalogue(Some(catalogue("31s"))).await.unwrap();
     assert_eq!(shop.execute(bob, &approval, &token).await.expect(409).code(), "plan_changed");
@@ -296,7 +302,14 @@ async fn t16_a_proposal_that_is_sent_again_is_made_once() {
         let got = shop.api.post(As::Token(&shop.ada), &path, wrong.clone()).await.expect(422);
         assert_eq!(got.body["errors"][0]["pointer"], pointer, "{wrong}: {}", got.body);
     }
-    shop.api.post(As::Token(&shop.ada), "/api/incidents/inc_none/proposals", json!({ "action": "restart-service", "params": { "service": "x" } })).await.expect(404);
+    shop.api
+        .post(
+            As::Token(&shop.ada),
+            "/api/incidents/inc_none/proposals",
+            json!({ "action": "restart-service", "params": { "service": "x" } }),
+        )
+        .await
+        .expect(404);
     shop.close().await;
 }
 

@@ -379,10 +379,6 @@ impl Raw {
     pub(super) fn status(&self) -> Option<u16> {
         self.text.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).and_then(|status| status.parse().ok())
     }
-
-    pub(super) fn answers(&self) -> usize {
-        self.text.matches("HTTP/1.1 ").count()
-    }
 }
 
 fn tls() -> Arc<rustls::ServerConfig> {

@@ -17,7 +17,7 @@ use opspilot_kernel::{
     principal::Actor as Who,
 };
 use opspilot_ledger::{EventEntry, LedgerError, Priority};
-use opspilot_safety::{GateError, Proposal};
+use opspilot_safety::{Execute, GateError, Proposal};
 
 use super::{ID, Shared, rules::Wanted};
 
@@ -68,8 +68,8 @@ impl Handler<Drain> for Proposing {
 
 async fn forever(shared: Arc<Shared>) {
     until_done(&shared, "the gate does not take the catalogue", async || shared.gate.set_catalogue(Some(shared.catalogue())).await).await;
-    let executor = shared.executor();
-    let offer = async || shared.gate.register(Executor::Process, Arc::clone(&executor) as _).await;
+    let executor: Arc<dyn Execute> = shared.executor();
+    let offer = async || shared.gate.register(Executor::Process, Arc::clone(&executor)).await;
     until_done(&shared, "the gate does not take the executor", offer).await;
     let mut cursor = until_done(&shared, "the ledger does not answer", async || begin(&shared).await).await;
     let mut saved = cursor;

@@ -32,9 +32,11 @@ pub struct KillSwitch {
     pub reason: Option<String>,
 }
 
+/// Engaged, who, when, why.
+type Row = (bool, Option<String>, Option<i64>, Option<String>);
+
 fn load(conn: &mut SqliteConnection) -> Result<KillSwitch, LedgerError> {
-    let row: Option<(bool, Option<String>, Option<i64>, Option<String>)> =
-        t::kill_switch.find(1).select((t::engaged, t::who, t::at, t::reason)).first(conn).optional()?;
+    let row: Option<Row> = t::kill_switch.find(1).select((t::engaged, t::who, t::at, t::reason)).first(conn).optional()?;
     // without the row nothing may run
     let (engaged, by, at, reason) = row.unwrap_or((true, None, None, Some("its row is missing".to_owned())));
     Ok(KillSwitch { engaged, by, at: at.map(Timestamp::from_millis), reason })

@@ -1,5 +1,5 @@
 //! The ledger on real files in directories of their own.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout, reason = "tests may")]
 
 mod disk_full;
 #[cfg(feature = "failpoints")]

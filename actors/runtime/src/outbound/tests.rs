@@ -267,7 +267,7 @@ async fn e12_no_error_and_no_metric_says_where_a_call_went_or_what_it_carried() 
         format!("http://10.0.0.1/{CANARY}"),
         format!("http://{CANARY}:{CANARY}@example.org/"),
         format!("http://127.0.0.1:22/{CANARY}"),
-        format!("{CANARY}"),
+        CANARY.to_owned(),
     ];
     for url in urls {
         let mut request = Request::get(url);

@@ -1,6 +1,7 @@
 //! Many approvals, many executes of each at once, and a process that is killed again and again: an approval starts at
 //! most one run. The executes come from a process of their own, which is killed for real; the executor's journal is
 //! forced to the device before anything else happens, so that no start is forgotten.
+#![allow(clippy::disallowed_methods, reason = "a process is watched from outside and killed at a moment of real time")]
 
 use std::{
     collections::BTreeMap,

@@ -390,7 +390,7 @@ fn f7_what_cannot_be_put_on_record_does_not_happen() {
         let rig = Rig::new();
         let ledger = rig.open();
         // the next entry completes a subtree, so that each of the tables is written
-        while ledger.read_blocking(|reader| reader.audit_size()).unwrap().0 % 2 == 0 {
+        while ledger.read_blocking(|reader| reader.audit_size()).unwrap().0.is_multiple_of(2) {
             write(&ledger, 1);
         }
         let verb = if table == "audit_head" { "UPDATE" } else { "INSERT" };
