@@ -5,7 +5,7 @@
 //! ├ storage   rest_for_one  2 in 60 s   core.ledger ▸ core.audit ▸ core.health
 //! ├ pipeline  one_for_one   5 in 30 s   core.ticker ▸ enricher.* (stages) ▸ core.pipeline ▸ detector.*
 //! ├ actions   one_for_one   5 in 30 s   core.approvals ▸ action.*
-//! └ edge      one_for_one   5 in 30 s   core.events ▸ ui.websocket ▸ ui.dashboard ▸ ui.api ▸ connector.*
+//! └ edge      one_for_one   5 in 30 s   core.events ▸ notifier.* ▸ ui.websocket ▸ ui.dashboard ▸ ui.api ▸ connector.*
 //! ```
 //!
 //! A module is restarted and given up by itself; what is named `core` is its group's matter. Across the groups what is
@@ -50,8 +50,14 @@ const STAGES: [ModuleId; 2] = [opspilot_enrichers::DEDUP, opspilot_enrichers::IN
 
 /// Every module there is, category by category.
 pub fn catalogue() -> Vec<&'static Entry> {
-    let categories =
-        [opspilot_enrichers::MODULES, opspilot_detectors::MODULES, opspilot_actions::MODULES, ui::MODULES, opspilot_connectors::MODULES];
+    let categories = [
+        opspilot_enrichers::MODULES,
+        opspilot_detectors::MODULES,
+        opspilot_actions::MODULES,
+        ui::MODULES,
+        opspilot_connectors::MODULES,
+        opspilot_notifiers::MODULES,
+    ];
     categories.into_iter().flatten().collect()
 }
 
@@ -186,6 +192,7 @@ impl Topology {
         let stages = Stages::in_order(&STAGES);
         let runs = config.ledger.dir.join("runs");
         let modules = Arc::new(Modules::new(ctx.clone(), groups, gate.clone(), runs, catalogue(), stages.clone(), config.modules.clone()));
+        modules.start_category("notifier").await;
         modules.start_category("enricher").await;
         modules.retry_alerts_with(opspilot_enrichers::pipeline::start(&ctx, stages)?);
         // before anything is detected: its rules are told of every incident
@@ -266,6 +273,7 @@ impl Topology {
             self.modules.stop_category("enricher").await;
         })
         .await;
+        phase(log, "notifiers", seconds(1), self.modules.stop_category("notifier")).await;
         phase(log, "core", seconds(1), async {
             self.supervisor.stop_all().await;
         })

@@ -15,6 +15,7 @@ mod health;
 mod ids;
 mod incidents;
 mod keys;
+mod notify;
 mod output;
 mod serve;
 
@@ -58,6 +59,9 @@ enum Command {
     /// Decide about what is proposed
     #[command(subcommand)]
     Approvals(approvals::Approvals),
+    /// Try whether notifications arrive
+    #[command(subcommand)]
+    Notify(notify::Notify),
     /// Manage accounts
     #[command(subcommand)]
     User(accounts::User),
@@ -178,6 +182,7 @@ fn dispatch(command: Command) -> Outcome {
         Command::Feed(feed) => waiting(feed.run()),
         Command::Incidents(incidents) => waiting(incidents.run()),
         Command::Approvals(approvals) => waiting(approvals.run()),
+        Command::Notify(notify) => waiting(notify.run()),
         Command::User(user) => user.run(),
         Command::Key(key) => key.run(),
         Command::Audit(audit) => audit.run(),

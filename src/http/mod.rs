@@ -30,6 +30,7 @@ pub mod lists;
 pub mod live;
 pub mod metrics;
 pub mod modules;
+pub mod notifiers;
 pub mod origins;
 pub mod refusals;
 pub mod server;
@@ -167,6 +168,7 @@ routes! {
     "/api/modules/{id}/restart" => { post: admin modules::restart };
     "/api/modules/{id}/enable" => { post: admin modules::enable };
     "/api/modules/{id}/disable" => { post: admin modules::disable };
+    "/api/notifiers/{id}/test" => { post: operator notifiers::test };
     "/api/clock/accept" => { post: admin kill_switch::accept_clock };
     "/api/config/reload" => { post: admin modules::reload };
 }

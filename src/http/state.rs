@@ -45,6 +45,10 @@ pub trait Control: Send + Sync + 'static {
     fn requeue(&self, module: String, letter: DeadLetterId) -> BoxFuture<'static, Retried>;
     /// Has an incident explained again; done when that is stored.
     fn explain(&self, incident: IncidentId, by: Actor) -> BoxFuture<'static, Result<(), ControlError>>;
+    /// Sends a test message through a channel; what became of it.
+    fn test_channel(&self, channel: String, _by: Actor) -> BoxFuture<'static, Result<Result<(), String>, ControlError>> {
+        Box::pin(async move { Err(ControlError::NoSuchChannel(channel)) })
+    }
     /// Reads the configuration again and takes all of it or nothing.
     fn reload(&self, by: Actor) -> BoxFuture<'static, Result<Reloaded, ControlError>>;
 }
@@ -87,6 +91,8 @@ pub enum ControlError {
     NoSuchModule(String),
     /// There is no such thing; says what.
     NotFound(String),
+    /// There is no such channel.
+    NoSuchChannel(String),
     /// Not now, or not with this module; says why.
     Conflict(String),
     /// The configuration is wrong; nothing changed.
@@ -102,6 +108,7 @@ impl From<ControlError> for ApiError {
         match error {
             ControlError::NoSuchModule(id) => ApiError::not_found(format!("module {id:?}")),
             ControlError::NotFound(what) => ApiError::new(ErrorKind::NotFound, "not_found", what),
+            ControlError::NoSuchChannel(id) => ApiError::not_found(format!("channel {id:?}")),
             ControlError::Conflict(why) => ApiError::new(ErrorKind::Conflict, "conflict", why),
             ControlError::Config(problems) => {
                 ApiError::problems("bad_configuration", "the configuration is wrong; nothing changed", problems)

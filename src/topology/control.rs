@@ -194,6 +194,15 @@ impl Control for Panel {
         Box::pin(async move { board.modules.explain(incident, by).await })
     }
 
+    fn test_channel(&self, channel: String, by: Actor) -> BoxFuture<'static, Result<Result<(), String>, ControlError>> {
+        let board = Arc::clone(&self.0);
+        // a client that hangs up must not leave a test without its record
+        Box::pin(async move {
+            let work = tokio::spawn(async move { board.modules.test_channel(&channel, by).await });
+            work.await.unwrap_or_else(|error| Err(ControlError::Internal(error.to_string())))
+        })
+    }
+
     fn reload(&self, by: Actor) -> BoxFuture<'static, Result<Reloaded, ControlError>> {
         let board = Arc::clone(&self.0);
         Box::pin(async move {

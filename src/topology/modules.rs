@@ -139,6 +139,18 @@ impl Modules {
         })
     }
 
+    /// Sends a test message through a channel of `notifier.channels`; says what became of it.
+    pub(super) async fn test_channel(&self, channel: &str, by: Actor) -> Result<Result<(), String>, ControlError> {
+        let testing = {
+            let state = self.state.lock().await;
+            let running = state.running.get(&opspilot_notifiers::channels::ID);
+            let channels = running.and_then(|running| running.as_any().downcast_ref::<opspilot_notifiers::channels::Channels>());
+            channels.and_then(|channels| channels.test(channel, by))
+        };
+        let testing = testing.ok_or_else(|| ControlError::NoSuchChannel(channel.to_owned()))?;
+        testing.await.map_err(|error| ControlError::Unavailable(format!("it cannot be put on record: {error}")))
+    }
+
     /// What actions pass.
     pub(super) fn gate(&self) -> &Gate {
         &self.gate

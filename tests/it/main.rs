@@ -5,6 +5,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::print_stdout,
     reason = "a test that cannot go on should stop and say where"
 )]
 
@@ -21,6 +22,7 @@ mod durability;
 mod faults;
 mod life;
 mod newcomer;
+mod notify;
 mod outside_tools;
 mod overload;
 mod reload;
