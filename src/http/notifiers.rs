@@ -1,7 +1,7 @@
 //! Whether a channel really reaches somebody.
 
 use actix_web::{HttpResponse, web};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
     body::OptionalBody,
@@ -14,7 +14,7 @@ use super::{
 /// Sends a test message through a channel of `notifier.channels` and says what became of it.
 #[utoipa::path(post, path = "/api/notifiers/{id}/test", tag = "operations",
     params(("id" = String, Path, description = "The channel's id")), responses(
-    (status = 200, description = "What became of it: `delivered`, and `error` if it was not", body = Value),
+    (status = 200, description = "What became of it: `delivered`, and `error` if it was not", body = serde_json::Value),
     (status = 404, description = "No such channel, or the module is off", body = ProblemBody),
 ))]
 pub async fn test(
