@@ -81,7 +81,7 @@ async fn run(count: u64) {
     let listener = listener.into_std().unwrap();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(receive(TcpListener::from_std(listener).unwrap(), counter));
+        runtime.block_on(async move { receive(TcpListener::from_std(listener).unwrap(), counter).await });
     });
     let entry = opspilot_notifiers::MODULES[0];
     let hook = json!({ "id": "hook", "type": "webhook", "url": format!("http://127.0.0.1:{port}/"), "secret": "0123456789abcdef" });

@@ -318,7 +318,7 @@ fn p16_a_channel_that_hangs_delays_neither_another_nor_whoever_makes_events() {
         let dir = tempfile::tempdir().unwrap();
         let world = World::open(dir.path(), SystemClock::shared());
         let (hanging, other) = (Arc::new(Stub { hangs: true, ..Stub::default() }), Arc::new(Stub::default()));
-        let channels = world.started(quickly(&["hanging", "other"]), &[&hanging, &other]).await;
+        let _channels = world.started(quickly(&["hanging", "other"]), &[&hanging, &other]).await;
         for n in 0..100 {
             world.tell(&format!("incident {n}")).await;
         }
