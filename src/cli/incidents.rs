@@ -198,12 +198,14 @@ fn explanation(incident: &Json) -> Vec<String> {
     };
     let list = |of: &Json, key: &str| of.get(key).and_then(Json::as_array).cloned().unwrap_or_default();
     let cites = |of: &Json| {
-        let ids: Vec<String> = list(of, "evidence").iter().filter_map(|id| id.as_str().map(|id| plain::stripped(id).into_owned())).collect();
+        let ids: Vec<String> =
+            list(of, "evidence").iter().filter_map(|id| id.as_str().map(|id| plain::stripped(id).into_owned())).collect();
         if ids.is_empty() { String::new() } else { format!(" [{}]", ids.join(" ")) }
     };
     let percent = |of: &Json, key: &str| (of.get(key).and_then(Json::as_f64).unwrap_or(0.0) * 100.0).round();
     let degraded = if explained.get("degraded").and_then(Json::as_bool) == Some(true) { ", not complete" } else { "" };
-    let mut lines = vec![format!("\nexplanation ({}, confidence {} %{degraded})", text(explained, "provider"), percent(explained, "confidence"))];
+    let mut lines =
+        vec![format!("\nexplanation ({}, confidence {} %{degraded})", text(explained, "provider"), percent(explained, "confidence"))];
     lines.push(format!("  {}", plain::stripped(text(explained, "summary"))));
     let mut part = |heading: &str, items: Vec<String>| {
         if !items.is_empty() {
@@ -211,7 +213,8 @@ fn explanation(incident: &Json) -> Vec<String> {
             lines.extend(items.iter().map(|item| format!("    {}", plain::stripped(item))));
         }
     };
-    let cause = |cause: &Json| format!("{:>3} %  {}: {}{}", percent(cause, "share"), text(cause, "component"), text(cause, "text"), cites(cause));
+    let cause =
+        |cause: &Json| format!("{:>3} %  {}: {}{}", percent(cause, "share"), text(cause, "component"), text(cause, "text"), cites(cause));
     part("likely causes", list(explained, "causes").iter().map(cause).collect());
     part("what was seen", list(explained, "claims").iter().map(|claim| format!("{}{}", text(claim, "text"), cites(claim))).collect());
     let runbook = |runbook: &Json| format!("{} ({}): {}", text(runbook, "title"), text(runbook, "id"), text(runbook, "why"));

@@ -102,7 +102,11 @@ impl Metrics {
             audit_size: gauge(r, "opspilot_audit_records", "Entries of the audit chain.")?,
             audit_checkpoints: counter(r, "opspilot_audit_checkpoints_total", "Checkpoints of the audit log that were signed.")?,
             audit_checkpoint_size: gauge(r, "opspilot_audit_checkpoint_size", "Entries that the newest checkpoint of this run covers.")?,
-            denied_lost: counter(r, "opspilot_audit_refused_total", "Denied attempts that could not be put on record: the queue was full or storage failed.")?,
+            denied_lost: counter(
+                r,
+                "opspilot_audit_refused_total",
+                "Denied attempts that could not be put on record: the queue was full or storage failed.",
+            )?,
             denied_coalesced: counter(r, "opspilot_audit_denied_coalesced_total", "Denied attempts counted in a summary entry.")?,
         })
     }

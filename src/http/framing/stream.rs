@@ -173,7 +173,7 @@ fn behind(last: bool) -> Place {
 
 impl<S: AsyncRead + Unpin> Guarded<S> {
     /// Whether the head has taken too long; otherwise wakes when it has. A connection's first head is due from the
-    /// start, any other from its first byte.
+    /// start, any other from its first byte. A head that began is answered 408; where none did, the connection is closed.
     fn is_late(&mut self, context: &mut Context<'_>) -> bool {
         let first = self.connection.0.given.get() == 0;
         if !matches!(self.place, Place::Head(_)) || (!first && self.held.is_empty()) {
@@ -249,10 +249,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
             let before = buffer.filled().len();
             match Pin::new(&mut this.stream).poll_read(context, buffer) {
                 Poll::Ready(done) => done?,
+                // a client that opened it in advance may be about to use it: an answer it never asked for would be taken
+                // for that of its request, and a connection that is closed is tried again
                 Poll::Pending if this.is_late(context) => {
-                    this.connection.give();
-                    this.refuse(SLOW, STAND_IN);
-                    continue;
+                    this.place = Place::Over;
+                    return Poll::Ready(Ok(()));
                 }
                 Poll::Pending => return Poll::Pending,
             }

@@ -323,6 +323,16 @@ async fn s8_a_slow_head_is_ended_with_a_problem_also_on_a_connection_that_was_go
     api.stop().await;
 }
 
+#[actix_web::test]
+async fn s8_a_connection_that_never_asked_for_anything_is_closed_without_an_answer() {
+    let api = Api::with(Settings { head_timeout: Duration::from_millis(200), ..roomy() }, |_| {}).await;
+    let mut socket = TcpStream::connect(api.address).await.unwrap();
+    let mut text = String::new();
+    tokio::time::timeout(PATIENCE, socket.read_to_string(&mut text)).await.expect("it is not held on to").unwrap();
+    assert_eq!(text, "", "a client that opened it in advance would take this for the answer to its next request");
+    api.stop().await;
+}
+
 /// Takes any certificate: the test is about what is inside.
 #[derive(Debug)]
 struct Anybody;
