@@ -10,10 +10,10 @@ const OUTAGE: &str = include_str!("outage.ndjson");
 const HEAD: &str = "{\"timestamp\":\"";
 const STAMP: usize = 24;
 
-/// From here on nothing works any more, …
-pub(super) const BROKEN: Duration = Duration::from_secs(300);
+/// From here on nothing works any more (the first line is a tenth of a second into its minute), …
+pub(super) const BROKEN: Duration = Duration::from_millis(299_900);
 /// … until here somebody mounts the archive volume again.
-pub(super) const MOUNTED: Duration = Duration::from_secs(450);
+pub(super) const MOUNTED: Duration = Duration::from_millis(449_900);
 
 /// A recording, ready to be played.
 #[derive(Debug)]

@@ -166,6 +166,7 @@ pub(super) struct Api {
     pub(super) stopping: watch::Sender<bool>,
     scheme: &'static str,
     server: Server,
+    supervisor: opspilot_runtime::Supervisor,
 }
 
 /// Settings that no test runs into by accident.
@@ -229,8 +230,9 @@ fn gate(
     clock: SharedClock,
     log: &slog::Logger,
     registry: &prometheus::Registry,
-) -> opspilot_safety::Gate {
-    let health = opspilot_runtime::HealthMetrics::register(registry, ledger.queue_gauge().clone()).unwrap();
+) -> (opspilot_safety::Gate, opspilot_runtime::Supervisor) {
+    // the modules that the API tells of are those of its stand-in for the switchboard
+    let health = opspilot_runtime::HealthMetrics::register(&prometheus::Registry::new(), ledger.queue_gauge().clone()).unwrap();
     let supervisor = opspilot_runtime::Supervisor::new(opspilot_runtime::SupervisorOptions {
         clock: clock.clone(),
         log: log.clone(),
@@ -247,7 +249,7 @@ fn gate(
         supervisor: supervisor.group(opspilot_runtime::GroupSpec::ACTIONS),
         policy: opspilot_safety::Policy::default(),
     };
-    opspilot_safety::Gate::open(options).unwrap()
+    (opspilot_safety::Gate::open(options).unwrap(), supervisor)
 }
 
 impl Api {
@@ -270,7 +272,7 @@ impl Api {
         let auth = Auth::open(dir.path(), ledger.clone(), clock.clone(), SessionPolicy::default(), Cost::cheap_for_tests()).unwrap();
         let control = Arc::new(Fake { switched: Mutex::default(), reasons: Mutex::default(), broken: Mutex::default() });
         let (stopping, told) = watch::channel(false);
-        let gate = gate(&dir, &ledger, clock.clone(), &logger, &registry);
+        let (gate, supervisor) = gate(&dir, &ledger, clock.clone(), &logger, &registry);
         let tls = settings.tls.then(tls);
         let scheme = if settings.tls { "https" } else { "http" };
         let state = web::Data::new(
@@ -292,11 +294,12 @@ impl Api {
         let server = http::serve(state.clone(), listener, tls, more).unwrap();
         let client =
             reqwest::Client::builder().tls_danger_accept_invalid_certs(true).redirect(reqwest::redirect::Policy::none()).build().unwrap();
-        Api { address: server.addresses[0], client, clock, control, state, log, dir, stopping, scheme, server }
+        Api { address: server.addresses[0], client, clock, control, state, log, dir, stopping, scheme, server, supervisor }
     }
 
     pub(super) async fn stop(self) -> tempfile::TempDir {
         self.server.stop().await;
+        self.supervisor.stop_all().await;
         self.state.ledger.shut_down().await.unwrap();
         self.dir
     }
