@@ -127,7 +127,11 @@ fn a1_an_episode_goes_on_over_a_restart_and_ends_with_nothing_but_time() {
         service.close().await;
 
         let service = Service::open(dir.path());
+        let mut head = service.ledger.signals().watch();
+        let before = *head.borrow_and_update();
         service.start("detector.regex", rule("2s"));
+        // the change is on record among the signals, and holds from there on
+        head.wait_for(|head| *head > before).await.unwrap();
         service.append(&[line("payment failed"), line("payment failed")]).await;
         let said = service.until(3).await;
         let counted: u64 = said.iter().map(|record| record.count).sum();

