@@ -204,8 +204,11 @@ fn processes_of(execution: &str) -> usize {
 mod steps {
     use super::*;
 
+    /// A status and its reason.
+    type Told = (&'static str, &'static str);
+
     /// What may be said of a run, and how often its program may have been started, for each place where the process dies.
-    const STEPS: [(&str, &[(&str, &str)], &[usize]); 5] = [
+    const STEPS: [(&str, &[Told], &[usize]); 5] = [
         ("safety::exec_after_commit_before_spawn", &[("failed", "not_started")], &[0]),
         ("actions::exec_after_commit_before_spawn", &[("failed", "not_started")], &[0]),
         // the program is just beginning when the process dies

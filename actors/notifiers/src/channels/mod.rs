@@ -61,7 +61,7 @@ impl ModuleSpec for Spec {
         for channel in &config.channels {
             carriers.push(carrier(channel, &ctx.outbound, &ctx.clock).map_err(StartError::Failed)?);
         }
-        Channels::start(ctx, config, carriers).map(|channels| Box::new(channels) as Box<dyn Module>)
+        Ok(Box::new(Channels::start(ctx, config, carriers)?))
     }
 }
 

@@ -121,7 +121,8 @@ impl World {
 
     fn start(&self, config: Value, stubs: &[&Arc<Stub>]) -> Channels {
         let config: Config = serde_json::from_value(config).unwrap();
-        let carriers = stubs.iter().map(|stub| Arc::new(Carrier(Arc::clone(stub))) as Arc<dyn Carry>).collect();
+        let carry = |stub: &&Arc<Stub>| -> Arc<dyn Carry> { Arc::new(Carrier(Arc::clone(stub))) };
+        let carriers = stubs.iter().map(carry).collect();
         Channels::start(&self.ctx, config, carriers).unwrap()
     }
 
