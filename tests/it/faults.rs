@@ -35,7 +35,9 @@ async fn s1_a_panic_in_every_part_restarts_that_part_and_the_service_goes_on() {
                 (restarts(&module) >= 1 && module["status"] == "healthy").then_some(module)
             })
             .await;
-            assert_eq!(restarts(&healthy), 1, "{healthy}");
+            // what stands on another part of the core is restarted with that one too
+            let most = if part.starts_with("core.") { 2 } else { 1 };
+            assert!((1..=most).contains(&restarts(&healthy)), "{healthy}");
         }
         service.logs(&format!("shop-{round}"), &["payment failed for order 1"]).await;
         until("the incident of this round", async || {
