@@ -4,10 +4,11 @@ use std::{fmt, time::Duration};
 
 use futures_util::future::BoxFuture;
 use opspilot_kernel::{
-    execution::ExecutionEnd,
+    execution::{Execution, ExecutionEnd},
     ids::{ApprovalId, ExecutionId},
     plan::{Plan, PlanDigest},
 };
+use opspilot_ledger::Started;
 
 /// Leave to run one plan, once: proof that its token was used up, on record. It cannot be made, copied, stored or read
 /// from anywhere outside of this crate.
@@ -21,10 +22,13 @@ pub struct ExecutionPermit {
 }
 
 impl ExecutionPermit {
-    /// For the gate: the ledger just committed the start of this execution.
-    pub(crate) fn new(execution: ExecutionId, approval: ApprovalId, plan: Plan, bytes: Vec<u8>, digest: PlanDigest) -> ExecutionPermit {
+    /// For the gate: leave to run what the ledger just put on record as started. What stands there is all that it takes, and
+    /// the ledger alone can make it.
+    pub(crate) fn of(started: Started) -> (ExecutionPermit, Execution) {
+        let Started { execution, plan, bytes, digest, .. } = started;
         let deadline = Duration::from_secs(plan.timeout_secs);
-        ExecutionPermit { execution, approval, plan, bytes, digest, deadline }
+        let (id, approval) = (execution.id.clone(), execution.approval_id.clone());
+        (ExecutionPermit { execution: id, approval, plan, bytes, digest, deadline }, execution)
     }
 
     /// The run's name.

@@ -106,8 +106,10 @@ pub struct Consumption {
     pub elapsed: Duration,
 }
 
-/// A run that has begun: on record, and only now may anything be started.
+/// A run that has begun: on record, and only now may anything be started. Only [`Tx::consume`] makes one, and there is
+/// one for each used token.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Started {
     /// The run.
     pub execution: Execution,

@@ -70,8 +70,7 @@ pub(super) async fn run(shared: Arc<Shared>, message: messages::Run) -> Result<E
         }
     };
     failpoint!("safety::exec_after_commit_before_spawn");
-    let Started { execution, plan, bytes, digest } = started;
-    let permit = ExecutionPermit::new(execution.id.clone(), execution.approval_id.clone(), plan, bytes, digest);
+    let (permit, execution) = ExecutionPermit::of(started);
     shared.metrics.start_seconds.observe(shared.clock.elapsed().saturating_sub(began).as_secs_f64());
     // apart from the actor and from whoever asked: the run goes on when either is gone
     tokio::spawn(carry_out(Arc::clone(&shared), executor, permit, running));

@@ -1,7 +1,7 @@
-use opspilot_kernel::{ids::{ApprovalId, ExecutionId}, plan::{Plan, PlanDigest}};
+use opspilot_ledger::Started;
 
-fn forge(plan: Plan, digest: PlanDigest) -> opspilot_safety::ExecutionPermit {
-    opspilot_safety::ExecutionPermit::new(ExecutionId::random(), ApprovalId::random(), plan, Vec::new(), digest)
+fn forge(started: Started) {
+    drop(opspilot_safety::ExecutionPermit::of(started));
 }
 
 fn main() {
