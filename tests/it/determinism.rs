@@ -22,9 +22,7 @@ use opspilot_kernel::{
     time::Timestamp,
 };
 use opspilot_ledger::{AlertEntry, DONE, IncidentFilter, Ledger, Limits, Options, Page, Priority, SignalBatchBuilder};
-use opspilot_runtime::{
-    Applied, AttemptBook, EventRouterHandle, Health, HealthMetrics, Module, ModuleContext, Supervisor, SupervisorOptions, Ticker,
-};
+use opspilot_runtime::{Applied, Module, ModuleContext};
 use proptest::{
     prelude::*,
     test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
@@ -144,29 +142,7 @@ impl Stack {
         // everything that starts finds the time at which the recording goes on
         let second = recording.get(stored).or(recording.last()).map_or(0, |(second, _)| *second);
         clock.advance(Duration::from_secs(u64::try_from(second).unwrap()));
-        let registry = prometheus::Registry::new();
-        let queue = prometheus::IntGaugeVec::new(prometheus::Opts::new("queue", "Work that waits."), &["queue"]).unwrap();
-        let health = Health::new(Arc::clone(&shared), HealthMetrics::register(&registry, queue).unwrap());
-        let log = slog::Logger::root(slog::Discard, slog::o!());
-        let supervisor = Supervisor::new(SupervisorOptions {
-            clock: Arc::clone(&shared),
-            log: log.clone(),
-            health: health.clone(),
-            exit: Arc::new(|_| {}),
-            seed: 7,
-        });
-        let ctx = ModuleContext {
-            ledger: ledger.clone(),
-            clock: shared,
-            log,
-            events: EventRouterHandle::new(ledger.clone(), &registry).unwrap(),
-            outbound: opspilot_runtime::Outbound::new(Default::default(), &registry).unwrap(),
-            registry,
-            supervisor,
-            attempts: AttemptBook::default(),
-            ticker: Ticker::default(),
-            health,
-        };
+        let ctx = ModuleContext::alone(ledger.clone(), shared, Arc::new(|_| {})).unwrap();
         let stages = opspilot_enrichers::Stages::in_order(&[opspilot_enrichers::DEDUP, opspilot_enrichers::INCIDENT_STORE]);
         let start = |entry: &opspilot_runtime::Entry| {
             let section = rules(entry.id.as_str(), reloads(&recording[..stored.min(recording.len())], entry.id.as_str()));

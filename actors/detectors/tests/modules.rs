@@ -13,11 +13,7 @@ use opspilot_kernel::{
     time::Timestamp,
 };
 use opspilot_ledger::{AlertEntry, Ledger, Options, SignalBatchBuilder};
-use opspilot_runtime::{
-    Applied, AttemptBook, ChildSpec, EventRouterHandle, Health, HealthMetrics, Module, ModuleContext, Supervisor, SupervisorOptions,
-    Ticker, TickerActor,
-};
-use prometheus::{IntGaugeVec, Opts, Registry};
+use opspilot_runtime::{Applied, ChildSpec, Module, ModuleContext, TickerActor};
 use serde_json::{Value, json};
 
 struct Service {
@@ -31,22 +27,8 @@ impl Service {
     }
 
     fn open_by(dir: &Path, clock: SharedClock) -> Service {
-        let log = slog::Logger::root(slog::Discard, slog::o!());
-        let registry = Registry::new();
         let ledger = Ledger::open(Options::new(dir, Arc::clone(&clock))).unwrap();
-        let queue = IntGaugeVec::new(Opts::new("opspilot_queue_depth", "Work that waits."), &["queue"]).unwrap();
-        let health = Health::new(Arc::clone(&clock), HealthMetrics::register(&registry, queue).unwrap());
-        let supervisor = Supervisor::new(SupervisorOptions {
-            clock: Arc::clone(&clock),
-            log: log.clone(),
-            health: health.clone(),
-            exit: Arc::new(|exit| panic!("the service would end: {exit:?}")),
-            seed: 7,
-        });
-        let events = EventRouterHandle::new(ledger.clone(), &registry).unwrap();
-        let (attempts, ticker) = (AttemptBook::default(), Ticker::default());
-        let outbound = opspilot_runtime::Outbound::new(Default::default(), &registry).unwrap();
-        let ctx = ModuleContext { ledger: ledger.clone(), clock, log, registry, supervisor, attempts, ticker, events, health, outbound };
+        let ctx = ModuleContext::alone(ledger.clone(), clock, Arc::new(|exit| panic!("the service would end: {exit:?}"))).unwrap();
         let (ticker, ticked, clock, log) = (ctx.ticker.clone(), ledger.clone(), Arc::clone(&ctx.clock), ctx.log.clone());
         let ticking = move || TickerActor::new(ticker.clone(), ticked.clone(), Arc::clone(&clock), log.clone());
         ctx.supervisor.start(ChildSpec::core("runtime.ticker"), ticking);

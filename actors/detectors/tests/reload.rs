@@ -12,9 +12,7 @@ use opspilot_kernel::{
     time::Timestamp,
 };
 use opspilot_ledger::{AlertEntry, Ledger, Options, SignalBatchBuilder};
-use opspilot_runtime::{
-    Applied, AttemptBook, EventRouterHandle, Health, HealthMetrics, Module, ModuleContext, Supervisor, SupervisorOptions, Ticker,
-};
+use opspilot_runtime::{Applied, Module, ModuleContext};
 use serde_json::{Value, json};
 
 const NOON: Timestamp = Timestamp::from_millis(1_795_348_800_000);
@@ -30,23 +28,8 @@ impl Service {
     fn open(dir: &Path) -> Service {
         let clock = ManualClock::at(NOON);
         let shared: SharedClock = Arc::<ManualClock>::clone(&clock);
-        let log = slog::Logger::root(slog::Discard, slog::o!());
-        let registry = prometheus::Registry::new();
         let ledger = Ledger::open(Options::new(dir, Arc::clone(&shared))).unwrap();
-        let queue = prometheus::IntGaugeVec::new(prometheus::Opts::new("queue", "Work that waits."), &["queue"]).unwrap();
-        let health = Health::new(Arc::clone(&shared), HealthMetrics::register(&registry, queue).unwrap());
-        let supervisor = Supervisor::new(SupervisorOptions {
-            clock: Arc::clone(&shared),
-            log: log.clone(),
-            health: health.clone(),
-            exit: Arc::new(|exit| panic!("the service would end: {exit:?}")),
-            seed: 7,
-        });
-        let events = EventRouterHandle::new(ledger.clone(), &registry).unwrap();
-        let (attempts, ticker) = (AttemptBook::default(), Ticker::default());
-        let outbound = opspilot_runtime::Outbound::new(Default::default(), &registry).unwrap();
-        let ctx =
-            ModuleContext { ledger: ledger.clone(), clock: shared, log, registry, supervisor, attempts, ticker, events, health, outbound };
+        let ctx = ModuleContext::alone(ledger.clone(), shared, Arc::new(|exit| panic!("the service would end: {exit:?}"))).unwrap();
         Service { clock, ledger, ctx }
     }
 

@@ -34,9 +34,7 @@ use opspilot_kernel::{
     time::Timestamp,
 };
 use opspilot_ledger::{IncidentFilter, Ledger, Options, Page, Priority, SignalBatchBuilder};
-use opspilot_runtime::{
-    AttemptBook, EventRouterHandle, Health, HealthMetrics, Module, ModuleContext, Outbound, Supervisor, SupervisorOptions, Ticker,
-};
+use opspilot_runtime::{Module, ModuleContext};
 
 /// Signals in the hour before the incident.
 const SIGNALS: [i64; 3] = [1_000, 10_000, 50_000];
@@ -104,25 +102,7 @@ async fn service(signals: i64) -> Service {
     let dir = tempfile::tempdir().unwrap();
     let clock: SharedClock = ManualClock::at(at(HOUR));
     let ledger = Ledger::open(Options::new(dir.path(), Arc::clone(&clock))).unwrap();
-    let registry = prometheus::Registry::new();
-    let queue = prometheus::IntGaugeVec::new(prometheus::Opts::new("queue", "Work that waits."), &["queue"]).unwrap();
-    let health = Health::new(Arc::clone(&clock), HealthMetrics::register(&registry, queue).unwrap());
-    let log = slog::Logger::root(slog::Discard, slog::o!());
-    let (own, to) = (health.clone(), log.clone());
-    let supervisor =
-        Supervisor::new(SupervisorOptions { clock: Arc::clone(&clock), log: to, health: own, exit: Arc::new(|_| {}), seed: 7 });
-    let ctx = ModuleContext {
-        ledger: ledger.clone(),
-        clock,
-        log,
-        events: EventRouterHandle::new(ledger.clone(), &registry).unwrap(),
-        outbound: Outbound::new(Default::default(), &registry).unwrap(),
-        registry,
-        supervisor,
-        attempts: AttemptBook::default(),
-        ticker: Ticker::default(),
-        health,
-    };
+    let ctx = ModuleContext::alone(ledger.clone(), clock, Arc::new(|_| {})).unwrap();
     fill(&ledger, signals).await;
     let stages = Stages::in_order(&[opspilot_enrichers::DEDUP, opspilot_enrichers::INCIDENT_STORE]);
     // the look may take as long as it takes: it is what is measured

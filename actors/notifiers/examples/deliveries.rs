@@ -30,10 +30,7 @@ use opspilot_ledger::{
     Ledger, Options, Priority,
     pipeline::{Commit, IncidentChange, IncidentState},
 };
-use opspilot_runtime::{
-    AttemptBook, EventRouterHandle, Health, HealthMetrics, ModuleContext, Outbound, Supervisor, SupervisorOptions, Ticker,
-    outbound::OutboundOptions,
-};
+use opspilot_runtime::{ModuleContext, Outbound, outbound::OutboundOptions};
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -48,30 +45,11 @@ fn main() {
 async fn run(count: u64) {
     let dir = tempfile::tempdir().unwrap();
     let clock = SystemClock::shared();
-    let log = slog::Logger::root(slog::Discard, slog::o!());
-    let registry = prometheus::Registry::new();
     let ledger = Ledger::open(Options::new(dir.path(), Arc::clone(&clock))).unwrap();
-    let queue = prometheus::IntGaugeVec::new(prometheus::Opts::new("queue", "Work that waits."), &["queue"]).unwrap();
-    let health = Health::new(Arc::clone(&clock), HealthMetrics::register(&registry, queue).unwrap());
-    let supervisor = Supervisor::new(SupervisorOptions {
-        clock: Arc::clone(&clock),
-        log: log.clone(),
-        health: health.clone(),
-        exit: Arc::new(|exit| panic!("the service would end: {exit:?}")),
-        seed: 7,
-    });
     let allow_private = vec!["127.0.0.1".parse().unwrap()];
     let ctx = ModuleContext {
-        ledger: ledger.clone(),
-        clock: Arc::clone(&clock),
-        log,
-        supervisor,
-        attempts: AttemptBook::default(),
-        ticker: Ticker::default(),
-        events: EventRouterHandle::new(ledger.clone(), &registry).unwrap(),
-        outbound: Outbound::new(OutboundOptions { allow_private, ..OutboundOptions::default() }, &registry).unwrap(),
-        health,
-        registry,
+        outbound: Outbound::new(OutboundOptions { allow_private, ..OutboundOptions::default() }, &prometheus::Registry::new()).unwrap(),
+        ..ModuleContext::alone(ledger.clone(), Arc::clone(&clock), Arc::new(|exit| panic!("the service would end: {exit:?}"))).unwrap()
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();

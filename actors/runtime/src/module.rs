@@ -1,6 +1,6 @@
 //! Modules: how a category crate offers them, and what each is given.
 
-use std::any::Any;
+use std::{any::Any, sync::Arc};
 
 use futures_util::future::BoxFuture;
 use opspilot_kernel::{
@@ -12,7 +12,10 @@ use opspilot_kernel::{
 use opspilot_ledger::Ledger;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
-use crate::{AttemptBook, EventRouterHandle, Health, Outbound, Supervisor, Ticker};
+use crate::{
+    AttemptBook, EventRouterHandle, ExitHook, Health, HealthMetrics, Outbound, Supervisor, SupervisorOptions, Ticker,
+    outbound::OutboundOptions,
+};
 
 /// A module could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +98,26 @@ pub struct ModuleContext {
 }
 
 impl ModuleContext {
+    /// A module's ground with no service around it, for whoever runs one by itself: a registry, health and a supervisor
+    /// of its own, logs for nobody, calls to public addresses only. `exit` is told when a core part gives up.
+    pub fn alone(ledger: Ledger, clock: SharedClock, exit: ExitHook) -> Result<ModuleContext, Box<dyn std::error::Error>> {
+        let (registry, log) = (prometheus::Registry::new(), slog::Logger::root(slog::Discard, slog::o!()));
+        let health = Health::new(Arc::clone(&clock), HealthMetrics::register(&registry, ledger.queue_gauge().clone())?);
+        let supervised = SupervisorOptions { clock: Arc::clone(&clock), log: log.clone(), health: health.clone(), exit, seed: 7 };
+        Ok(ModuleContext {
+            events: EventRouterHandle::new(ledger.clone(), &registry)?,
+            outbound: Outbound::new(OutboundOptions::default(), &registry)?,
+            supervisor: Supervisor::new(supervised),
+            attempts: AttemptBook::default(),
+            ticker: Ticker::default(),
+            ledger,
+            clock,
+            log,
+            registry,
+            health,
+        })
+    }
+
     /// The same for one module: its logger bears the id.
     pub fn for_module(&self, id: ModuleId) -> ModuleContext {
         ModuleContext { log: self.log.new(slog::o!("module" => id.as_str())), ..self.clone() }

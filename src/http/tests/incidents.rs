@@ -12,7 +12,7 @@ use opspilot_kernel::{
     signal::Severity,
 };
 use opspilot_ledger::Priority;
-use opspilot_runtime::{AttemptBook, EventRouterHandle, Health, HealthMetrics, ModuleContext, Supervisor, SupervisorOptions, Ticker};
+use opspilot_runtime::{ModuleContext, Supervisor};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -21,23 +21,13 @@ use super::support::{Api, As, Got, send};
 /// Starts the pipeline over the ledger of `api`.
 pub(super) fn start_pipeline(api: &Api) -> Supervisor {
     let clock: SharedClock = api.clock.clone();
-    let (ledger, registry) = (api.state.ledger.clone(), prometheus::Registry::new());
-    let queue = prometheus::IntGaugeVec::new(prometheus::Opts::new("queue", "Work that waits."), &["queue"]).unwrap();
-    let health = Health::new(Arc::clone(&clock), HealthMetrics::register(&registry, queue).unwrap());
-    let log = slog::Logger::root(slog::Discard, slog::o!());
-    let options =
-        SupervisorOptions { clock: Arc::clone(&clock), log: log.clone(), health: health.clone(), exit: Arc::new(|_| {}), seed: 7 };
-    let supervisor = Supervisor::new(options);
-    let events = EventRouterHandle::new(ledger.clone(), &registry).unwrap();
-    let (attempts, ticker) = (AttemptBook::default(), Ticker::default());
-    let outbound = opspilot_runtime::Outbound::new(Default::default(), &registry).unwrap();
-    let ctx = ModuleContext { ledger, clock, log, registry, supervisor: supervisor.clone(), attempts, ticker, events, health, outbound };
+    let ctx = ModuleContext::alone(api.state.ledger.clone(), clock, Arc::new(|_| {})).unwrap();
     let stages = Stages::in_order(&[DEDUP, INCIDENT_STORE]);
     for entry in MODULES.iter().filter(|entry| [DEDUP, INCIDENT_STORE].contains(&entry.id)) {
         assert!(stages.plug(&*(entry.start)(&ctx, json!({})).unwrap()));
     }
     pipeline::start(&ctx, stages).unwrap();
-    supervisor
+    ctx.supervisor
 }
 
 pub(super) async fn claim(api: &Api, name: &str, transition: Transition) {

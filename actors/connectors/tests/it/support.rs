@@ -9,10 +9,7 @@ use opspilot_kernel::{
     signal::{LogEntry, SignalKind},
 };
 use opspilot_ledger::{Ledger, Options};
-use opspilot_runtime::{
-    AttemptBook, EventRouterHandle, Health, HealthMetrics, Module, ModuleContext, Supervisor, SupervisorOptions, Ticker,
-};
-use prometheus::{IntGaugeVec, Opts, Registry};
+use opspilot_runtime::{Module, ModuleContext};
 
 pub(crate) struct Service {
     pub(crate) ledger: Ledger,
@@ -28,33 +25,11 @@ impl Service {
     /// The same, on the SQLite file system of this name.
     pub(crate) fn open_on(dir: &Path, vfs: Option<&str>) -> Service {
         let clock = SystemClock::shared();
-        let log = slog::Logger::root(slog::Discard, slog::o!());
-        let registry = Registry::new();
         let mut options = Options::new(dir, Arc::clone(&clock));
         options.vfs = vfs.map(str::to_owned);
         options.limits.probe_every = Duration::from_millis(20);
         let ledger = Ledger::open(options).unwrap();
-        let queue = IntGaugeVec::new(Opts::new("opspilot_queue_depth", "Work that waits."), &["queue"]).unwrap();
-        let health = Health::new(Arc::clone(&clock), HealthMetrics::register(&registry, queue).unwrap());
-        let supervisor = Supervisor::new(SupervisorOptions {
-            clock: Arc::clone(&clock),
-            log: log.clone(),
-            health: health.clone(),
-            exit: Arc::new(|exit| panic!("the service would end: {exit:?}")),
-            seed: 7,
-        });
-        let ctx = ModuleContext {
-            ledger: ledger.clone(),
-            clock,
-            log,
-            registry: registry.clone(),
-            supervisor,
-            attempts: AttemptBook::default(),
-            ticker: Ticker::default(),
-            events: EventRouterHandle::new(ledger.clone(), &registry).unwrap(),
-            health,
-            outbound: opspilot_runtime::Outbound::new(Default::default(), &registry).unwrap(),
-        };
+        let ctx = ModuleContext::alone(ledger.clone(), clock, Arc::new(|exit| panic!("the service would end: {exit:?}"))).unwrap();
         Service { ledger, ctx }
     }
 

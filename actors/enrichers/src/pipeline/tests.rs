@@ -13,9 +13,7 @@ use opspilot_kernel::{
     time::Timestamp,
 };
 use opspilot_ledger::{AlertFilter, IncidentDetail, IncidentFilter, Ledger, LedgerError, Options, Page, Priority, pipeline::Board};
-use opspilot_runtime::{
-    AttemptBook, EventRouterHandle, Health, HealthMetrics, Module, ModuleContext, Requeue, Supervisor, SupervisorOptions, Ticker,
-};
+use opspilot_runtime::{Module, ModuleContext, Requeue};
 use proptest::{
     prelude::*,
     test_runner::{Config, TestRunner},
@@ -49,29 +47,7 @@ impl World {
         let clock = ManualClock::at(at(0));
         let shared: SharedClock = Arc::<ManualClock>::clone(&clock);
         let ledger = Ledger::open(Options::new(dir.path(), Arc::clone(&shared))).unwrap();
-        let registry = prometheus::Registry::new();
-        let queue = prometheus::IntGaugeVec::new(prometheus::Opts::new("queue", "Work that waits."), &["queue"]).unwrap();
-        let health = Health::new(Arc::clone(&shared), HealthMetrics::register(&registry, queue).unwrap());
-        let log = slog::Logger::root(slog::Discard, slog::o!());
-        let supervisor = Supervisor::new(SupervisorOptions {
-            clock: Arc::clone(&shared),
-            log: log.clone(),
-            health: health.clone(),
-            exit: Arc::new(|_| {}),
-            seed: 7,
-        });
-        let ctx = ModuleContext {
-            ledger: ledger.clone(),
-            clock: shared,
-            log,
-            events: EventRouterHandle::new(ledger.clone(), &registry).unwrap(),
-            outbound: opspilot_runtime::Outbound::new(Default::default(), &registry).unwrap(),
-            registry,
-            supervisor,
-            attempts: AttemptBook::default(),
-            ticker: Ticker::default(),
-            health,
-        };
+        let ctx = ModuleContext::alone(ledger.clone(), shared, Arc::new(|_| {})).unwrap();
         let stages = Stages::in_order(&[DEDUP, INCIDENT_STORE]);
         let modules: Vec<Box<dyn Module>> = MODULES
             .iter()

@@ -16,8 +16,6 @@ use opspilot_ledger::{
     Options, Page,
     pipeline::{Commit, IncidentChange, IncidentState},
 };
-use opspilot_runtime::{AttemptBook, EventRouterHandle, Health, HealthMetrics, SupervisorOptions, Ticker};
-use prometheus::{IntGaugeVec, Opts, Registry};
 use serde_json::Value;
 
 use super::*;
@@ -92,30 +90,8 @@ struct World {
 
 impl World {
     fn open(dir: &Path, clock: SharedClock) -> World {
-        let log = slog::Logger::root(slog::Discard, slog::o!());
-        let registry = Registry::new();
         let ledger = Ledger::open(Options::new(dir, Arc::clone(&clock))).unwrap();
-        let queue = IntGaugeVec::new(Opts::new("opspilot_queue_depth", "Work that waits."), &["queue"]).unwrap();
-        let health = Health::new(Arc::clone(&clock), HealthMetrics::register(&registry, queue).unwrap());
-        let supervisor = Supervisor::new(SupervisorOptions {
-            clock: Arc::clone(&clock),
-            log: log.clone(),
-            health: health.clone(),
-            exit: Arc::new(|exit| panic!("the service would end: {exit:?}")),
-            seed: 7,
-        });
-        let ctx = ModuleContext {
-            ledger: ledger.clone(),
-            clock,
-            log,
-            supervisor,
-            attempts: AttemptBook::default(),
-            ticker: Ticker::default(),
-            events: EventRouterHandle::new(ledger, &registry).unwrap(),
-            outbound: Outbound::new(Default::default(), &registry).unwrap(),
-            health,
-            registry,
-        };
+        let ctx = ModuleContext::alone(ledger, clock, Arc::new(|exit| panic!("the service would end: {exit:?}"))).unwrap();
         World { ctx }
     }
 

@@ -16,9 +16,7 @@ use opspilot_ledger::{
     EventEntry, IncidentDetail, IncidentFilter, Ledger, LedgerError, NewExplanation, Options, Page, Priority, SignalBatchBuilder,
     StoredExplanation,
 };
-use opspilot_runtime::{
-    AttemptBook, EventRouterHandle, Health, HealthMetrics, Module, ModuleContext, Supervisor, SupervisorOptions, Ticker,
-};
+use opspilot_runtime::{Module, ModuleContext};
 use serde_json::json;
 
 use super::super::{AiSummary, ENTRY, ExplainError, ID};
@@ -47,29 +45,7 @@ impl World {
     fn without(dir: tempfile::TempDir) -> World {
         let clock: SharedClock = ManualClock::at(at(100));
         let ledger = Ledger::open(Options::new(dir.path(), Arc::clone(&clock))).unwrap();
-        let registry = prometheus::Registry::new();
-        let queue = prometheus::IntGaugeVec::new(prometheus::Opts::new("queue", "Work that waits."), &["queue"]).unwrap();
-        let health = Health::new(Arc::clone(&clock), HealthMetrics::register(&registry, queue).unwrap());
-        let log = slog::Logger::root(slog::Discard, slog::o!());
-        let supervisor = Supervisor::new(SupervisorOptions {
-            clock: Arc::clone(&clock),
-            log: log.clone(),
-            health: health.clone(),
-            exit: Arc::new(|_| {}),
-            seed: 7,
-        });
-        let ctx = ModuleContext {
-            ledger: ledger.clone(),
-            clock,
-            log,
-            events: EventRouterHandle::new(ledger.clone(), &registry).unwrap(),
-            outbound: opspilot_runtime::Outbound::new(Default::default(), &registry).unwrap(),
-            registry,
-            supervisor,
-            attempts: AttemptBook::default(),
-            ticker: Ticker::default(),
-            health,
-        };
+        let ctx = ModuleContext::alone(ledger.clone(), clock, Arc::new(|_| {})).unwrap();
         let stages = Stages::in_order(&[DEDUP, INCIDENT_STORE]);
         let own = MODULES.iter().filter(|entry| entry.id != ID);
         let modules: Vec<Box<dyn Module>> = own.map(|entry| (entry.start)(&ctx, json!({})).unwrap()).collect();
