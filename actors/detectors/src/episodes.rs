@@ -109,6 +109,16 @@ struct Last {
     logged_at: Timestamp,
 }
 
+impl Episode {
+    /// Silence ends it by these terms. They may be others than when it was last observed, and then hold for it, too.
+    fn wait_by(&mut self, terms: Terms) {
+        // state stored before receipt times were kept has none, and keeps its deadline
+        if self.last.logged_at > Timestamp::ZERO {
+            self.quiet_at = self.last.logged_at.after(terms.resolve_after);
+        }
+    }
+}
+
 /// Where the episode stands in the indexes; not part of its state.
 #[derive(Debug, Clone, Default)]
 struct Entered {
@@ -217,7 +227,7 @@ impl Episodes {
             episode.sample.push(observation);
             self.sample_bytes = self.sample_bytes.saturating_add(episode.sample.bytes()).saturating_sub(before);
         }
-        episode.quiet_at = now.after(terms.resolve_after);
+        episode.wait_by(terms);
         self.quiet.set(key, &mut episode.entered.quiet, episode.quiet_at);
 
         let cooled = now > episode.fired_at && now.since(episode.fired_at) >= terms.cooldown;
@@ -397,14 +407,18 @@ impl Episodes {
         changes.extend(keys.into_iter().map(|key| Change::of(key_of(key), self.open.get(&key))));
     }
 
-    /// Takes a stored episode back; `digest` is what its rule means now, if there still is one.
-    pub(crate) fn restore(&mut self, fingerprint: Fingerprint, body: &[u8], digest: impl Fn(&str) -> Option<u64>) -> Result<(), String> {
-        let episode: Episode = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    /// Takes a stored episode back; `terms` are those of its rule now, if there still is one.
+    pub(crate) fn restore(&mut self, fingerprint: Fingerprint, body: &[u8], terms: impl Fn(&str) -> Option<Terms>) -> Result<(), String> {
+        let mut episode: Episode = serde_json::from_slice(body).map_err(|error| error.to_string())?;
         let key = fingerprint.as_u64();
-        if digest(&episode.face.rule) == Some(episode.digest) {
-            self.admit(key, episode);
-        } else {
-            self.orphans.insert(key, episode);
+        match terms(&episode.face.rule).filter(|terms| terms.digest == episode.digest) {
+            Some(terms) => {
+                episode.wait_by(terms);
+                self.admit(key, episode);
+            }
+            None => {
+                self.orphans.insert(key, episode);
+            }
         }
         Ok(())
     }

@@ -34,15 +34,30 @@ impl Service {
     }
 
     fn start(&self, config: Value) -> Box<dyn Module> {
-        let entry = MODULES.iter().find(|entry| entry.id.as_str() == THRESHOLD).unwrap();
+        self.start_module(THRESHOLD, config)
+    }
+
+    fn start_module(&self, id: &str, config: Value) -> Box<dyn Module> {
+        let entry = MODULES.iter().find(|entry| entry.id.as_str() == id).unwrap();
         (entry.start)(&self.ctx, config).unwrap()
     }
 
     async fn sample(&self, value: f64) {
         self.clock.advance(Duration::from_secs(1));
+        self.append(|now| SignalRef::metric(now, "web-1", "load", value)).await;
+    }
+
+    /// Takes a line in, so many seconds after noon.
+    async fn line(&self, at: u64, message: &str) {
+        let wait = NOON.after(Duration::from_secs(at)).since(self.ctx.clock.now());
+        self.clock.advance(wait);
+        self.append(|now| SignalRef::log(now, "web-1", message)).await;
+    }
+
+    async fn append<'a>(&self, signal: impl FnOnce(Timestamp) -> SignalRef<'a>) {
         let now = self.ctx.clock.now();
         let mut batch = SignalBatchBuilder::new(now);
-        batch.push(&SignalRef::metric(now, "web-1", "load", value));
+        batch.push(&signal(now));
         self.ledger.append(batch.seal()).await.unwrap();
     }
 
@@ -160,5 +175,55 @@ fn a_configuration_changed_while_the_service_was_down_is_a_reload_too() {
         assert_eq!((said[0].rule.as_str(), said[0].signal_seq), ("busy", 3));
         assert_eq!(service.reloads(), [(3, THRESHOLD.to_owned())]);
         service.close().await;
+    });
+}
+
+/// Lines that say "down"; the alert is over when none was seen for so long.
+fn down(resolve_after: &str) -> Value {
+    json!({ "rules": [{ "id": "down", "pattern": "down", "resolve_after": resolve_after }] })
+}
+
+/// One line, a reload, and then others that do not match; what is said of it, and when, in seconds after noon.
+async fn told(before: &str, after: &str, lines: &[u64], restarts: bool) -> Vec<(Transition, Option<ResolvedBy>, u64)> {
+    const REGEX: &str = "detector.regex";
+    let dir = tempfile::tempdir().unwrap();
+    let mut service = Service::open(dir.path());
+    let mut module = service.start_module(REGEX, down(before));
+    service.line(1, "down").await;
+    service.until(1).await;
+    assert_eq!(module.reconfigure(down(after)).await.unwrap(), Applied::InPlace);
+    for at in lines {
+        if restarts {
+            drop(module);
+            service.close().await;
+            service = Service::open(dir.path());
+            module = service.start_module(REGEX, down(after));
+        }
+        service.line(*at, "all is well").await;
+    }
+    assert_eq!(service.reloads().len(), 1);
+    service.line(10_000, "down").await;
+    let is_again =
+        |record: &AlertRecord| record.transition == Transition::Firing && record.logged_at == NOON.after(Duration::from_secs(10_000));
+    let mut said = service.until(2).await;
+    while !said.last().is_some_and(is_again) {
+        said = service.until(said.len() + 1).await;
+    }
+    drop(module);
+    service.close().await;
+    said.iter().map(|record| (record.transition, record.resolved_by, record.logged_at.since(NOON).as_secs())).collect()
+}
+
+#[test]
+fn an_open_alert_is_over_by_the_resolve_after_that_holds_now_also_for_whoever_reads_the_log_again() {
+    use Transition::{Firing, Resolved};
+    let quiet = Some(ResolvedBy::Quiet);
+    in_system(|| async {
+        for restarts in [false, true] {
+            let shorter = told("1h", "60s", &[30, 60, 61, 90], restarts).await;
+            assert_eq!(shorter, [(Firing, None, 1), (Resolved, quiet, 61), (Firing, None, 10_000)], "restarts: {restarts}");
+            let longer = told("60s", "1h", &[61, 90, 3600, 3601], restarts).await;
+            assert_eq!(longer, [(Firing, None, 1), (Resolved, quiet, 3601), (Firing, None, 10_000)], "restarts: {restarts}");
+        }
     });
 }

@@ -109,7 +109,7 @@ impl Detect for Detector {
 
     fn restore(&mut self, key: &str, body: &[u8]) -> Result<(), String> {
         let fingerprint = key.strip_prefix(episodes::PREFIX).and_then(|digits| digits.parse().ok()).ok_or("unknown kind of state")?;
-        self.episodes.restore(fingerprint, body, |_| Some(self.terms.digest))
+        self.episodes.restore(fingerprint, body, |_| Some(self.terms))
     }
 
     fn touch(&mut self) {

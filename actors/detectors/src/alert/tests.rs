@@ -127,6 +127,22 @@ fn silence_ends_an_alert_only_if_that_is_wanted() {
 }
 
 #[test]
+fn an_open_alert_waits_by_the_new_configuration() {
+    let config = |seconds: Option<u64>| Config { resolve_after: seconds.map(Span::seconds), ..Config::default() };
+    for (before, after, over) in [(None, Some(60), 60_000), (Some(5), Some(60), 60_000), (Some(3600), Some(60), 60_000)] {
+        let mut old = Detector::new(&config(before));
+        let mut out = Vec::new();
+        log_of(&[Step::alert(0, "am", "Down", Firing)], |_| true).iter().for_each(|entry| old.consume(entry, &mut out));
+        let mut new = Detector::new(&config(after));
+        for change in old.changed() {
+            new.restore(&change.key, &change.body.unwrap()).unwrap();
+        }
+        let said = say(new, &[Step::tick(over - 1), Step::tick(over)]);
+        assert_eq!(outline(&said), [format!("{over:>6} resolved quiet Down am")], "{before:?} {after:?}");
+    }
+}
+
+#[test]
 fn alerts_are_bounded_and_the_one_sent_longest_ago_makes_room() {
     let mut detector = Detector::new(&Config { max_fingerprints: 2, ..Config::default() });
     let mut out = Vec::new();

@@ -293,8 +293,8 @@ impl Detect for Detector {
         }
         let fingerprint = key.strip_prefix(episodes::PREFIX).and_then(|digits| digits.parse().ok()).ok_or("unknown kind of state")?;
         let rules = &self.rules;
-        let digest = |id: &str| rules.iter().find(|compiled| compiled.rule.id == id).map(|compiled| compiled.terms.digest);
-        self.episodes.restore(fingerprint, body, digest)
+        let terms = |id: &str| rules.iter().find(|compiled| compiled.rule.id == id).map(|compiled| compiled.terms);
+        self.episodes.restore(fingerprint, body, terms)
     }
 
     fn touch(&mut self) {
