@@ -127,7 +127,7 @@ class Log:
         def details():
             value = json.loads(body)
             return value if isinstance(value, dict) else {}
-        if code in ("KEY01I", "KEY03W"):
+        if code in ("SGN01I", "SGN03W"):
             value = details()
             return (code, unhex(value.get("public"))) if value.get("purpose") == "audit" else ("", None)
         if code in ("RED01I", "RET01I") and obj["t"] == "audit":
@@ -143,7 +143,7 @@ class Log:
 
     def heed(self, seq, code, what):
         if code == "CHK01I": self.announced.append(seq)
-        elif code in ("KEY01I", "KEY03W"): self.events.append((seq, what, code == "KEY01I"))
+        elif code in ("SGN01I", "SGN03W"): self.events.append((seq, what, code == "SGN01I"))
         elif code in ("RED01I", "RET01I") and isinstance(what, tuple): self.gone.append(what)
         elif code == "APR01I": self.approved.add(what)
         elif code == "EXE01I":

@@ -145,10 +145,10 @@ async fn exit_codes_say_tampered_unverifiable_and_redacted() {
 
     // what names the key must stay; any other entry may lose its payload
     let exported = audit(&["export"], Some(&data)).1;
-    let key = exported.lines().find(|line| line.contains("KEY01I")).unwrap();
+    let key = exported.lines().find(|line| line.contains("SGN01I")).unwrap();
     let key: Json = serde_json::from_str(key).unwrap();
     let (code, text) = audit(&["redact", "--seq", &key["seq"].to_string(), "--reason", "r", "--approved-by", "bob"], Some(&data));
-    assert!(code == 1 && text.contains("KEY01I"), "{text}");
+    assert!(code == 1 && text.contains("SGN01I"), "{text}");
     let (code, text) = audit(&["redact", "--seq", "2", "--reason", "asked for", "--approved-by", "bob"], Some(&data));
     assert_eq!(code, 0, "{text}");
     let (code, text) = audit(&["verify", "--since", &note], Some(&data));
@@ -216,32 +216,75 @@ async fn a_rotated_key_is_followed_from_the_old_one_and_a_revoked_one_is_not() {
     assert!(code == 1 && text.contains("not signed by a key that is trusted"), "{text}");
 }
 
-/// Kills the process at each point of a checkpoint, again and again: the next start makes good what was left.
+/// Crashes between the steps of a checkpoint, each brought about: `cargo test --features failpoints --test it a2_a_kill`.
 #[cfg(feature = "failpoints")]
-#[tokio::test]
-#[ignore = "not every start comes by each of these points within the patience of a test; it must bring them about itself"]
-async fn a2_a_kill_between_any_two_steps_of_a_checkpoint_is_made_good() {
-    let rounds = if crate::common::long() { 200 } else { 4 };
-    for point in
-        ["ledger::audit_before_head", "ledger::checkpoint_after_sign_before_store", "ledger::checkpoint_after_store_before_publish"]
-    {
-        let home = Home::new(RULES);
-        home.start().await.stop().await;
-        let mut hits = 0;
-        for round in 0..rounds {
-            // a start writes the head several times
-            let passed = if point == "ledger::audit_before_head" { round % 3 } else { 0 };
-            let mut service = home.spawn(&[("FAILPOINTS", &format!("{point}={passed}*off->panic(abort)"))]);
-            let ended = service.ended().await;
-            hits += u32::from(std::os::unix::process::ExitStatusExt::signal(&ended) == Some(6));
-            let (code, text) = audit(&["verify"], Some(&home.data()));
-            assert_eq!(code, 0, "{point} {round}: {text}");
-            // an orderly stop signs what is behind the last checkpoint
-            home.start().await.stop().await;
-            let (code, text) = audit(&["verify"], Some(&home.data()));
-            assert!(code == 0 && !text.contains("not signed yet"), "{point} {round}: {text}");
+mod steps {
+    use std::os::unix::process::ExitStatusExt as _;
+
+    use super::*;
+
+    /// What makes a running service come by a point.
+    #[derive(Clone, Copy, PartialEq)]
+    enum By {
+        /// Entries of the audit log: each writes its head, and 256 of them are due to be signed at once.
+        Entries,
+        /// An orderly stop, which signs what is behind the last checkpoint.
+        Stop,
+    }
+
+    /// Where the process dies, at which of its visits there, and what brings the visit about if the start alone does not.
+    const STEPS: [(&str, &[u32], By); 5] = [
+        ("ledger::audit_before_head", &[0, 1, 5], By::Entries),
+        // the first checkpoint of a run is the start's, the second that of so many entries
+        ("ledger::checkpoint_after_sign_before_store", &[0, 1], By::Entries),
+        ("ledger::checkpoint_after_store_before_publish", &[0, 1], By::Entries),
+        ("ledger::stop_after_sign_before_store", &[0], By::Stop),
+        ("ledger::stop_after_store_before_publish", &[0], By::Stop),
+    ];
+
+    /// Adds to the audit log for as long as there is somebody to do it.
+    async fn add_entries(http: reqwest::Client, url: String) -> Option<std::convert::Infallible> {
+        let credentials = json!({ "username": "admin", "password": PASSWORD });
+        let answer: Json = http.post(format!("{url}/api/auth/login")).json(&credentials).send().await.ok()?.json().await.ok()?;
+        let (token, switch) = (answer["token"].as_str()?, format!("{url}/api/kill-switch"));
+        loop {
+            http.post(&switch).bearer_auth(token).json(&json!({ "reason": "a drill" })).send().await.ok()?;
+            http.delete(&switch).bearer_auth(token).send().await.ok()?;
         }
-        println!("{point}: {hits} hits, 0 violations");
-        assert_eq!(hits, rounds, "{point} was met each time");
+    }
+
+    /// Starts the service and brings about that it comes by the point; says how it ended.
+    async fn killed(home: &Home, point: &str, passed: u32, by: By) -> std::process::ExitStatus {
+        let action = if passed == 0 { "panic(abort)".to_owned() } else { format!("{passed}*off->panic(abort)") };
+        let mut service = home.spawn(&[("FAILPOINTS", &format!("{point}={action}"))]);
+        if service.listening().await {
+            match by {
+                By::Stop => service.signal(rustix::process::Signal::TERM),
+                By::Entries => drop(tokio::spawn(add_entries(service.http.clone(), service.url.clone()))),
+            }
+        }
+        service.ended().await
+    }
+
+    #[tokio::test]
+    async fn a2_a_kill_between_any_two_steps_of_a_checkpoint_is_made_good() {
+        let rounds = if crate::common::long() { 200 } else { 4 };
+        for (point, visits, by) in STEPS {
+            let home = Home::new(RULES);
+            home.start().await.stop().await;
+            let mut hits = 0;
+            for round in 0..rounds {
+                let ended = killed(&home, point, visits[round % visits.len()], by).await;
+                hits += usize::from(ended.signal() == Some(rustix::process::Signal::ABORT.as_raw()));
+                let (code, text) = audit(&["verify"], Some(&home.data()));
+                assert_eq!(code, 0, "{point} {round}: {text}");
+                // the next start and its orderly stop sign what was left
+                home.start().await.stop().await;
+                let (code, text) = audit(&["verify"], Some(&home.data()));
+                assert!(code == 0 && !text.contains("not signed yet"), "{point} {round}: {text}");
+            }
+            println!("{point}: {hits} hits, 0 violations");
+            assert_eq!(hits, rounds, "{point} was met each time");
+        }
     }
 }

@@ -106,6 +106,49 @@ fn every_actor_says_what_it_consumes_emits_keeps_and_does_on_restart() {
     assert!(actors >= 5, "found only {actors} actors");
 }
 
+/// The words of this shape, three letters, two digits, `I`, `W` or `E`, between two of these marks.
+fn codes(text: &str, mark: char) -> Vec<&str> {
+    let is_code = |word: &&str| {
+        let (letters, rest) = word.split_at_checked(3).unwrap_or_default();
+        let (digits, kind) = rest.split_at_checked(2).unwrap_or_default();
+        letters.bytes().all(|byte| byte.is_ascii_uppercase())
+            && digits.bytes().all(|byte| byte.is_ascii_digit())
+            && matches!(kind, "I" | "W" | "E")
+    };
+    text.split(mark).filter(is_code).collect()
+}
+
+#[test]
+fn every_code_of_the_audit_log_has_one_meaning_in_one_table() {
+    let mut explained = std::collections::BTreeMap::<String, Vec<PathBuf>>::new();
+    let mut used = std::collections::BTreeMap::<String, PathBuf>::new();
+    for (path, text) in shipped() {
+        for row in text.lines().filter_map(|line| line.strip_prefix("//! | `")) {
+            let place = row.split('|').next().unwrap();
+            let mut named: Vec<String> = codes(&format!("`{place}"), '`').into_iter().map(str::to_owned).collect();
+            if let ([first, last], true) = (named.as_slice(), place.contains('…')) {
+                let number = |code: &str| code[3..5].parse::<u8>().unwrap();
+                named = (number(first)..=number(last)).map(|n| format!("{}{n:02}{}", &first[..3], &first[5..])).collect();
+            }
+            for code in named {
+                explained.entry(code).or_default().push(path.clone());
+            }
+        }
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        if !path.ends_with("tests.rs") {
+            let lines: String = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+            used.extend(codes(&lines, '"').into_iter().map(|code| (code.to_owned(), path.clone())));
+        }
+    }
+    assert!(used.len() > 60, "found only {} codes", used.len());
+    for (code, path) in used {
+        assert!(explained.contains_key(&code), "{code}, which {} writes, is in no table of codes", path.display());
+    }
+    for (code, places) in explained {
+        assert_eq!(places.len(), 1, "{code} is explained in {places:?}");
+    }
+}
+
 #[test]
 fn the_websocket_crate_has_one_importer() {
     for (path, text) in shipped() {

@@ -165,13 +165,13 @@ fn said(code: &str, object: Object<'_>, body: Option<&[u8]>) -> Result<Said, &'s
     let text = |details: &Value, name: &str| details.get(name).and_then(Value::as_str).map(str::to_owned);
     Ok(match code {
         "CHK01I" => Said::Checkpoint,
-        "KEY01I" | "KEY03W" => {
+        "SGN01I" | "SGN03W" => {
             let details = details()?;
             if text(&details, "purpose").as_deref() != Some("audit") {
                 return Ok(Said::Nothing);
             }
             let public = text(&details, "public").and_then(|public| hash_of(&public)).ok_or("it names no key")?;
-            if code == "KEY01I" { Said::KeyInUse(public) } else { Said::KeyRevoked(public) }
+            if code == "SGN01I" { Said::KeyInUse(public) } else { Said::KeyRevoked(public) }
         }
         "RED01I" | "RET01I" if object.t == "audit" => {
             let (from, to) = object.id.split_once('-').unwrap_or((&object.id, &object.id));

@@ -30,9 +30,9 @@
 //! entries, after an action ended, at an orderly stop and every hour, and each only after it was proved to continue the
 //! one before it. Every note is published in `<data>/checkpoints.log` and as `GET /api/audit/checkpoint`.
 //!
-//! **Keys.** `KEY01I` entries name the keys that sign checkpoints (body: `purpose` = `audit`, `public` in hex). A key is
+//! **Keys.** `SGN01I` entries name the keys that sign checkpoints (body: `purpose` = `audit`, `public` in hex). A key is
 //! trusted if it was given to the verifier, or if such an entry names it that is covered by a checkpoint which a trusted
-//! key signed. What a key signs over or behind a `KEY03W` entry that names it does not count.
+//! key signed. What a key signs over or behind a `SGN03W` entry that names it does not count.
 //!
 //! **What a verifier checks** of an export (the form of which is described in `export`):
 //!

@@ -245,7 +245,9 @@ pub(crate) fn at_stop(state: &mut WriterState) -> Result<(), CheckpointError> {
     let fixed = state.own(|tx| tx.checkpoint_fixed(&kid, "stop"))?;
     state.read(|reader| Ok(signer.prove(reader, &fixed)))??;
     let note = fixed.sign(&signer.key);
+    failpoint!("ledger::stop_after_sign_before_store");
     state.own(|tx| tx.checkpoint_signed(fixed.size, note.text()))?;
+    failpoint!("ledger::stop_after_store_before_publish");
     signer.publish(&note)
 }
 

@@ -1,4 +1,9 @@
 //! API keys: each belongs to an account and never may more than that account.
+//!
+//! | code | meaning |
+//! |---|---|
+//! | `KEY01I` | an API key was made |
+//! | `KEY02I` | an API key was revoked |
 
 use diesel::prelude::*;
 use opspilot_kernel::{

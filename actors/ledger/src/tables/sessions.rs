@@ -1,4 +1,9 @@
 //! Log-ins. A session is a row: without the row its token is worth nothing.
+//!
+//! | code | meaning |
+//! |---|---|
+//! | `SES01I` | somebody logged in |
+//! | `SES02I` | somebody logged out |
 
 use diesel::prelude::*;
 use opspilot_kernel::{

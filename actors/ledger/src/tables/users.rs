@@ -1,4 +1,9 @@
 //! Accounts. Every change is audited here; a hash of a password never is.
+//!
+//! | code | meaning |
+//! |---|---|
+//! | `USR01I` | an account was made |
+//! | `USR02I` | an account was changed |
 
 use diesel::prelude::*;
 use opspilot_kernel::{

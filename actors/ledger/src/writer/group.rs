@@ -237,11 +237,12 @@ impl WriterState {
         shared.alerts.tell(self.heads.alert);
         shared.events.tell(self.heads.event);
         shared.high_water.store(self.heads.audit.last_ts.millis(), Ordering::Relaxed);
+        let size = self.heads.audit.size;
+        shared.audit.send_if_modified(|known| std::mem::replace(known, size) != size);
+        // after the size: whoever is woken first and finds nothing new goes back to sleep
         if work.ended {
             shared.checkpoint_wanted.notify_one();
         }
-        let size = self.heads.audit.size;
-        shared.audit.send_if_modified(|known| std::mem::replace(known, size) != size);
         shared.metrics.audit_size.set(i64::try_from(self.heads.audit.size).unwrap_or(i64::MAX));
         for (log, bytes) in
             [("signals", shared.signals.ring_bytes()), ("alerts", shared.alerts.ring_bytes()), ("events", shared.events.ring_bytes())]

@@ -213,7 +213,7 @@ fn f3_whoever_recomputes_everything_without_the_key_has_no_signature() {
             }
         });
         if announced {
-            forged.insert(0, key_entry("KEY01I", 9));
+            forged.insert(0, key_entry("SGN01I", 9));
         }
         let report = verify(&render(&forged, 11));
         assert_eq!(report.verdict, Verdict::Tampered, "{report:?}");
@@ -274,14 +274,14 @@ fn f5_two_readers_who_compare_their_notes_find_a_fork() {
 #[test]
 fn a_key_vouches_for_the_next_and_for_those_before_it() {
     let items = vec![
-        key_entry("KEY01I", 0),
+        key_entry("SGN01I", 0),
         Item::Checkpoint(0),
-        key_entry("KEY01I", 1),
+        key_entry("SGN01I", 1),
         Item::Checkpoint(0),
-        key_entry("KEY02I", 0),
+        key_entry("SGN02I", 0),
         Item::Checkpoint(1),
-        key_entry("KEY01I", 2),
-        key_entry("KEY03W", 1),
+        key_entry("SGN01I", 2),
+        key_entry("SGN03W", 1),
         Item::Checkpoint(2),
     ];
     let rendered = render(&items, 1);
@@ -309,7 +309,7 @@ fn entries_must_agree_with_each_other() {
     let approved = |id: &str| entry("APR01I", "approval", id, json!({}));
     let end = |id: &str| entry("EXE02I", "execution", id, json!({}));
     let verdict = |items: Vec<Item>| {
-        let items: Vec<Item> = std::iter::once(key_entry("KEY01I", 0)).chain(items).chain([Item::Checkpoint(0)]).collect();
+        let items: Vec<Item> = std::iter::once(key_entry("SGN01I", 0)).chain(items).chain([Item::Checkpoint(0)]).collect();
         let report = verify(&render(&items, 1));
         (report.verdict, report.first_bad)
     };
@@ -330,7 +330,7 @@ fn entries_must_agree_with_each_other() {
 
 #[test]
 fn f9_a_deleted_payload_must_be_on_record() {
-    let mut items = vec![key_entry("KEY01I", 0), entry("MOD01I", "module", "m", json!({ "enabled": true }))];
+    let mut items = vec![key_entry("SGN01I", 0), entry("MOD01I", "module", "m", json!({ "enabled": true }))];
     if let Item::Entry { whole, .. } = &mut items[1] {
         *whole = false;
     }

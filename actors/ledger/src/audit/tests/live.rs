@@ -438,7 +438,7 @@ fn f9_redaction_export_backup_and_restore_leave_every_proof_valid() {
     let again = ledger.write_blocking(Priority::Control, |tx| tx.redact(&Actor::System, 9, "asked for", "bob"));
     assert!(matches!(again, Err(LedgerError::Conflict(_))), "once");
     let key = ledger.write_blocking(Priority::Control, |tx| tx.redact(&Actor::System, 3, "asked for", "bob"));
-    assert!(key.unwrap_err().to_string().contains("KEY01I"), "without it nobody could check");
+    assert!(key.unwrap_err().to_string().contains("SGN01I"), "without it nobody could check");
     checkpoint(&ledger).unwrap();
     let keys = rig.own_key();
     assert_eq!(verify_proof(&before, keys.clone()).unwrap().verdict, Verdict::Ok, "a proof made before still holds");

@@ -119,7 +119,7 @@ fn ordered(value: &Value, names: &[&str]) -> String {
 
 /// An ordinary log of some length: accounts, modules, an approved action now and then, a checkpoint every so often.
 pub(super) fn ordinary(dice: &mut StdRng, length: usize) -> Vec<Item> {
-    let mut items = vec![key_entry("KEY01I", 0)];
+    let mut items = vec![key_entry("SGN01I", 0)];
     let mut running: Vec<String> = Vec::new();
     let mut signing = 0;
     while items.len() < length {
@@ -143,9 +143,9 @@ pub(super) fn ordinary(dice: &mut StdRng, length: usize) -> Vec<Item> {
                 items.push(entry(code, "execution", ended, json!({ "status": "succeeded" })));
             }
             9 if n > 4 && signing == 0 && n + 4 < length => {
-                items.push(key_entry("KEY01I", 1));
+                items.push(key_entry("SGN01I", 1));
                 items.push(Item::Checkpoint(0));
-                items.push(key_entry("KEY02I", 0));
+                items.push(key_entry("SGN02I", 0));
                 signing = 1;
             }
             10 if n > 4 => {

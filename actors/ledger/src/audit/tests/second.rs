@@ -92,7 +92,7 @@ fn case(dice: &mut StdRng, seed: u64) -> Case {
             checkpoints(&mut forged[place..], 9);
             forged.insert(
                 dice.random_range(0..forged.len()),
-                key_entry(if dice.random() { "KEY01I" } else { "KEY03W" }, dice.random_range(0..2) * 9),
+                key_entry(if dice.random() { "SGN01I" } else { "SGN03W" }, dice.random_range(0..2) * 9),
             );
             render(&forged, seed).bytes()
         }

@@ -17,7 +17,14 @@
 //! | `TOK01I` | a token was made |
 //! | `TOK02I` | a token was made in the place of one that was lost |
 //! | `TOK03I` | every outstanding token was revoked |
-//! | `TOK10W` … `TOK27W` | a token was refused; each reason has its code, which `opspilot-safety` gives |
+//! | `TOK10W` … `TOK27W` | a token was refused for what it says; each reason has its code, which `opspilot-safety` gives |
+//! | `TOK30W` | a good token was refused: unknown, revoked, or of another epoch |
+//! | `TOK31W` | a good token was refused: it was used already |
+//! | `TOK32W` | a good token was refused: it is too old, or its approval lapsed |
+//! | `TOK33W` | a good token was refused: it is for another approval |
+//! | `CLK01I` | somebody accepted a clock that was set back; the epoch is new |
+//!
+//! A refusal that repeats one of the same minute, of the same caller and code, is a `DEN01W` or counted in a `DEN02W`.
 
 mod close;
 mod decide;

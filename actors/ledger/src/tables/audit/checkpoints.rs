@@ -108,17 +108,17 @@ impl Tx<'_> {
     /// A key is in use from now on.
     pub fn key_in_use(&mut self, actor: &Actor, key: &KeyRecorded, reason: &str) -> Result<(), LedgerError> {
         meta::set(self.conn, &key_of(key.purpose), &key.kid)?;
-        self.key_entry("KEY01I", actor, key, reason)
+        self.key_entry("SGN01I", actor, key, reason)
     }
 
     /// A key is no longer used. What it signed stays good.
     pub fn key_retired(&mut self, actor: &Actor, key: &KeyRecorded, reason: &str) -> Result<(), LedgerError> {
-        self.key_entry("KEY02I", actor, key, reason)
+        self.key_entry("SGN02I", actor, key, reason)
     }
 
     /// A key was revoked. What it signs from here on is not good.
     pub fn key_revoked(&mut self, actor: &Actor, key: &KeyRecorded, reason: &str) -> Result<(), LedgerError> {
-        self.key_entry("KEY03W", actor, key, reason)
+        self.key_entry("SGN03W", actor, key, reason)
     }
 
     fn key_entry(&mut self, code: &'static str, actor: &Actor, key: &KeyRecorded, reason: &str) -> Result<(), LedgerError> {
@@ -135,7 +135,7 @@ impl Tx<'_> {
     /// Deletes the payload of an entry, which keeps its place and its proofs. What the checks of the whole log stand on
     /// stays.
     pub fn redact(&mut self, actor: &Actor, seq: Seq, reason: &str, second: &str) -> Result<(), LedgerError> {
-        const KEPT: [&str; 6] = ["KEY", "EXE", "APR", "RED", "RET", "CHK"];
+        const KEPT: [&str; 6] = ["SGN", "EXE", "APR", "RED", "RET", "CHK"];
         let leaf: Option<Vec<u8>> = audit_leaf::table.find(stored(seq)?).select(audit_leaf::leaf).first(self.conn).optional()?;
         let leaf = leaf.ok_or_else(|| LedgerError::NotFound(format!("the audit entry {seq}")))?;
         let leaf: serde_json::Value = serde_json::from_slice(&leaf).map_err(|error| LedgerError::Damaged(format!("audit: {error}")))?;

@@ -32,10 +32,11 @@
 //! | `MOD02I` | a module was restarted |
 //! | `CHK01I` | a checkpoint over everything up to this entry is to be signed |
 //! | `CHK01E` | no checkpoint was signed: the log does not continue the one that was signed last |
-//! | `KEY01I` | a key is in use from now on; the body has its public part |
-//! | `KEY02I` | a key is no longer used; what it signed before stays good |
-//! | `KEY03W` | a key was revoked; nothing it signs from here on counts |
+//! | `SGN01I` | a signing key is in use from now on; the body has its public part |
+//! | `SGN02I` | a signing key is no longer used; what it signed before stays good |
+//! | `SGN03W` | a signing key was revoked; nothing it signs from here on counts |
 //! | `RED01I` | the payload of an entry was deleted; the object names the entry |
+//! | `RET01I` | the payloads of some entries were deleted by retention; the object names the first and the last |
 
 pub(crate) mod checkpoints;
 mod denied;
