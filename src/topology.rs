@@ -305,6 +305,8 @@ fn ledger_options(
         limits: opspilot_ledger::Limits {
             bulk_queue: config.ledger.queue,
             signal_ring_bytes: config.ledger.memory.bytes(),
+            headroom_bytes: config.ledger.headroom.0,
+            heal_after: config.ledger.heal_after.0,
             ..opspilot_ledger::Limits::default()
         },
         retention: opspilot_ledger::Retention {

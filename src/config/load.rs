@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use opspilot_kernel::config::Span;
+use opspilot_kernel::config::{Size, Span};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json};
 
@@ -27,6 +27,12 @@ const MAX_FILE: u64 = 4 << 20;
 const LEAST_SESSION: Span = Span::seconds(60);
 /// Longer ones would be passwords.
 const MOST_SESSION: Span = Span::seconds(90 * 86_400);
+/// With less the disk would be full again with the next few requests, and with more than any disk has it would stay full.
+const LEAST_HEADROOM: Size = Size::mib(1);
+const MOST_HEADROOM: Size = Size(1 << 40);
+/// Sooner one look at the disk would decide, and later nobody would know what it still waits for.
+const LEAST_HEALING: Span = Span::seconds(1);
+const MOST_HEALING: Span = Span::seconds(3600);
 
 /// What wins over the file and the environment.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -212,6 +218,15 @@ fn judged(config: &Config, walked: &Walked, findings: &mut Vec<Finding>) {
     if session.absolute < session.idle || session.absolute > MOST_SESSION {
         let message = format!("{} is no length for a session that may be idle for {}", session.absolute, session.idle);
         say("/server/session/absolute", message, "write at least as much as server.session.idle, and at most 90d");
+    }
+    let ledger = &config.ledger;
+    if !(LEAST_HEADROOM..=MOST_HEADROOM).contains(&ledger.headroom) {
+        let message = format!("{} is no room to go on in after a full disk", ledger.headroom);
+        say("/ledger/headroom", message, "write at least 1MiB and at most 1024GiB, such as 16MiB");
+    }
+    if !(LEAST_HEALING..=MOST_HEALING).contains(&ledger.heal_after) {
+        let message = format!("{} is no time to see in whether a full disk stays free", ledger.heal_after);
+        say("/ledger/heal_after", message, "write at least 1s and at most 1h, such as 10s");
     }
     if let Some(tls) = &server.tls {
         for (pointer, path) in [("/server/tls/cert", &tls.cert), ("/server/tls/key", &tls.key)] {

@@ -84,11 +84,24 @@ pub struct Ledger {
     /// Requests that may wait for the writer; further ones are answered 429.
     #[schemars(range(min = 1, max = 100_000))]
     pub queue: usize,
+    /// After the disk was full, signals are taken again (until then they are answered 503) only when this much is free
+    /// besides the reserve of 16MiB that was given up meanwhile. From 1MiB to 1024GiB.
+    pub headroom: Size,
+    /// After the disk was full, that much must have been free for so long, so that storage does not fail and heal in turn.
+    /// From 1s to 1h.
+    pub heal_after: Span,
 }
 
 impl Default for Ledger {
     fn default() -> Ledger {
-        Ledger { dir: PathBuf::from("./data"), retention: Retention::default(), memory: Size::mib(16), queue: 1024 }
+        Ledger {
+            dir: PathBuf::from("./data"),
+            retention: Retention::default(),
+            memory: Size::mib(16),
+            queue: 1024,
+            headroom: Size::mib(16),
+            heal_after: Span::seconds(10),
+        }
     }
 }
 

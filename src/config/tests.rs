@@ -1,7 +1,7 @@
 //! What a person who made mistakes is told, and what a person who made none gets.
 
 use opspilot_kernel::{
-    config::{ModuleConfig, Problem, Secret, Span},
+    config::{ModuleConfig, Problem, Secret, Size, Span},
     module::ModuleId,
 };
 use opspilot_runtime::{Entry, StartError};
@@ -178,6 +178,23 @@ modules:
     let compile = found.iter().filter(|f| f.starts_with("14:18 does not compile")).count();
     assert_eq!(compile, 1, "the module judges what no schema can say, though other values are wrong");
     assert_eq!(found.len(), expected.len() + 1, "nothing else is said:\n{}", found.join("\n"));
+}
+
+#[test]
+fn what_must_be_free_after_a_full_disk_is_neither_nothing_nor_more_than_any_disk_has() {
+    let config = loaded("ledger: {headroom: 1MiB, heal_after: 1h}\n", &[]).unwrap();
+    assert_eq!((config.ledger.headroom, config.ledger.heal_after), (Size::mib(1), Span::seconds(3600)));
+    let room = "write at least 1MiB and at most 1024GiB, such as 16MiB";
+    let time = "write at least 1s and at most 1h, such as 10s";
+    for (headroom, heal_after) in [("1KiB", "999ms"), ("1025GiB", "2h")] {
+        assert_eq!(
+            complaints(&format!("ledger:\n  headroom: {headroom}\n  heal_after: {heal_after}\n"), &[]),
+            [
+                format!("2:13 {headroom} is no room to go on in after a full disk — {room}"),
+                format!("3:15 {heal_after} is no time to see in whether a full disk stays free — {time}"),
+            ]
+        );
+    }
 }
 
 #[test]

@@ -20,6 +20,7 @@ mod determinism;
 mod durability;
 #[cfg(feature = "failpoints")]
 mod faults;
+mod feed;
 mod life;
 mod newcomer;
 mod notify;
@@ -27,6 +28,7 @@ mod outside_tools;
 mod overload;
 mod reload;
 mod roles;
+mod storage;
 mod story;
 mod tail;
 mod tidy;

@@ -21,8 +21,13 @@ pub const PASSWORD: &str = "correct horse battery staple";
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Asks until there is an answer; a test that waits in vain says for what.
-pub async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
-    let over = tokio::time::Instant::now() + PATIENCE;
+pub async fn until<T>(what: &str, ask: impl AsyncFnMut() -> Option<T>) -> T {
+    within(PATIENCE, what, ask).await
+}
+
+/// The same for what may take another time.
+pub async fn within<T>(patience: Duration, what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let over = tokio::time::Instant::now() + patience;
     loop {
         if let Some(answer) = ask().await {
             return answer;
@@ -284,7 +289,12 @@ impl Service {
     }
 
     pub async fn socket(&self) -> Socket {
-        Socket::open(&self.url, self.token.as_deref().unwrap()).await
+        Socket::open(&self.url, self.token.as_deref().unwrap(), None).await
+    }
+
+    /// A socket whose client reads only when the test does.
+    pub async fn slow_socket(&self) -> Socket {
+        Socket::open(&self.url, self.token.as_deref().unwrap(), Some(4096)).await
     }
 
     /// Every signal stored, as its message, in order.

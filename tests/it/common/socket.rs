@@ -2,23 +2,30 @@
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value as Json, json};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::{
-    MaybeTlsStream, WebSocketStream, connect_async,
+    MaybeTlsStream, WebSocketStream, client_async,
     tungstenite::{Message, client::IntoClientRequest},
 };
 
 use super::PATIENCE;
 
 pub struct Socket {
-    stream: WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>,
+    stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
     pub welcome: Json,
 }
 
 impl Socket {
-    pub async fn open(url: &str, token: &str) -> Socket {
+    /// A client of the feed at `url`; its system takes in `room` bytes that it has not read, if that is said.
+    pub async fn open(url: &str, token: &str, room: Option<u32>) -> Socket {
         let mut request = format!("{}/api/live", url.replace("http://", "ws://")).into_client_request().unwrap();
         request.headers_mut().insert("Authorization", format!("Bearer {token}").parse().unwrap());
-        let (stream, _) = connect_async(request).await.unwrap();
+        let socket = TcpSocket::new_v4().unwrap();
+        if let Some(bytes) = room {
+            socket.set_recv_buffer_size(bytes).unwrap();
+        }
+        let stream = socket.connect(url.trim_start_matches("http://").parse().unwrap()).await.unwrap();
+        let (stream, _) = client_async(request, MaybeTlsStream::Plain(stream)).await.unwrap();
         let mut socket = Socket { stream, welcome: Json::Null };
         socket.welcome = socket.next().await.expect("a welcome");
         assert_eq!(socket.welcome["type"], "welcome");
