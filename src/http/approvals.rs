@@ -157,6 +157,11 @@ async fn known(state: &AppState, id: &ApprovalId) -> ApiResult<Approval> {
     Ok(state.ledger.read(move |reader| reader.approval(&id)).await?)
 }
 
+/// The approval that a path names, which must be there: the gate tells apart only those that are.
+async fn named(state: &AppState, id: web::Path<String>) -> ApiResult<ApprovalId> {
+    Ok(known(state, &ApprovalId::given(id.into_inner())).await?.id)
+}
+
 /// One approval: the exact plan, its digest, and where it stands.
 #[utoipa::path(get, path = "/api/approvals/{id}", tag = "approvals", params(("id" = String, Path, description = "Its id")), responses(
     (status = 200, description = "The approval", body = serde_json::Value),
@@ -325,8 +330,7 @@ pub async fn deny(
     body: OptionalBody<Because>,
     state: web::Data<AppState>,
 ) -> ApiResult<HttpResponse> {
-    let id = ApprovalId::given(id.into_inner());
-    known(&state, &id).await?;
+    let id = named(&state, id).await?;
     Ok(HttpResponse::Ok().json(state.gate.deny(&id, approver(&caller.0), body.value.reason).await?))
 }
 
@@ -344,8 +348,7 @@ pub async fn revoke(
     body: OptionalBody<Because>,
     state: web::Data<AppState>,
 ) -> ApiResult<HttpResponse> {
-    let id = ApprovalId::given(id.into_inner());
-    known(&state, &id).await?;
+    let id = named(&state, id).await?;
     Ok(HttpResponse::Ok().json(state.gate.revoke(&id, approver(&caller.0), body.value.reason).await?))
 }
 
@@ -363,8 +366,7 @@ pub async fn withdraw(
     body: OptionalBody<Because>,
     state: web::Data<AppState>,
 ) -> ApiResult<HttpResponse> {
-    let id = ApprovalId::given(id.into_inner());
-    known(&state, &id).await?;
+    let id = named(&state, id).await?;
     Ok(HttpResponse::Ok().json(state.gate.withdraw(&id, approver(&caller), body.value.reason).await?))
 }
 
@@ -382,8 +384,7 @@ pub async fn token(
     _body: OptionalBody<Nothing>,
     state: web::Data<AppState>,
 ) -> ApiResult<HttpResponse> {
-    let id = ApprovalId::given(id.into_inner());
-    known(&state, &id).await?;
+    let id = named(&state, id).await?;
     Ok(secret(&token_of(&state.gate.reissue(&id, approver(&caller.0)).await?)))
 }
 
@@ -419,8 +420,7 @@ pub async fn execute(
     _body: OptionalBody<Nothing>,
     state: web::Data<AppState>,
 ) -> ApiResult<HttpResponse> {
-    let id = ApprovalId::given(id.into_inner());
-    known(&state, &id).await?;
+    let id = named(&state, id).await?;
     let Some(token) = token.0 else {
         return Err(ApiError::new(ErrorKind::Unauthenticated, "bad_token", "send the approval token in one header X-Approval-Token"));
     };

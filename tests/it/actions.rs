@@ -32,7 +32,7 @@ modules:
 }
 
 /// A folder with the program and its configuration.
-fn home(seconds: &str, code: u8) -> Home {
+pub fn home(seconds: &str, code: u8) -> Home {
     let home = Home::new("");
     std::fs::write(home.path("act"), PROGRAM).unwrap();
     std::fs::set_permissions(home.path("act"), std::fs::Permissions::from_mode(0o700)).unwrap();
@@ -41,12 +41,12 @@ fn home(seconds: &str, code: u8) -> Home {
 }
 
 /// How often the program was started, by run.
-fn starts(home: &Home) -> Vec<String> {
+pub fn starts(home: &Home) -> Vec<String> {
     std::fs::read_to_string(home.path("starts")).unwrap_or_default().lines().map(str::to_owned).collect()
 }
 
 /// Something of `source` breaks, and the rule proposes what to do.
-async fn proposed(service: &Service, source: &str) -> Json {
+pub async fn proposed(service: &Service, source: &str) -> Json {
     service.logs(source, &["something is broken"]).await;
     until(&format!("a proposal for {source}"), async || {
         let listed = service.get("/api/approvals?status=pending&limit=500").await;
@@ -55,7 +55,7 @@ async fn proposed(service: &Service, source: &str) -> Json {
     .await
 }
 
-async fn approved(service: &Service, approval: &Json) -> String {
+pub async fn approved(service: &Service, approval: &Json) -> String {
     let path = format!("/api/approvals/{}/approve", approval["id"].as_str().unwrap());
     let (status, answer) = service.post(&path, json!({ "plan_digest": approval["plan_digest"], "reason": "looks right" })).await;
     assert_eq!((status, answer["status"].as_str()), (200, Some("approved")), "{answer}");
@@ -70,14 +70,14 @@ async fn try_execute(service: &Service, approval: &Json, token: &str) -> Option<
     Some((status, answer.json().await.ok()?))
 }
 
-async fn executed(service: &Service, approval: &Json, token: &str) -> String {
+pub async fn executed(service: &Service, approval: &Json, token: &str) -> String {
     let (status, answer) = try_execute(service, approval, token).await.unwrap();
     assert_eq!(status, 202, "{answer}");
     answer["execution_id"].as_str().unwrap().to_owned()
 }
 
 /// The run that belongs to an approval, once it is over.
-async fn over(service: &Service, approval: &Json) -> Json {
+pub async fn over(service: &Service, approval: &Json) -> Json {
     let path = format!("/api/approvals/{}", approval["id"].as_str().unwrap());
     until("the end of the run", async || {
         let execution = service.get(&path).await["execution_id"].as_str()?.to_owned();
@@ -87,8 +87,24 @@ async fn over(service: &Service, approval: &Json) -> Json {
     .await
 }
 
-async fn status(service: &Service, approval: &Json) -> String {
+pub async fn status(service: &Service, approval: &Json) -> String {
     service.get(&format!("/api/approvals/{}", approval["id"].as_str().unwrap())).await["status"].as_str().unwrap().to_owned()
+}
+
+/// A service on a folder of its own that proposed to act, and the token of who approved it.
+async fn agreed(seconds: &str, code: u8) -> (Home, Service, Json, String) {
+    let home = home(seconds, code);
+    let service = home.start().await;
+    let approval = proposed(&service, "shop").await;
+    let token = approved(&service, &approval).await;
+    (home, service, approval, token)
+}
+
+/// A run whose program is under way.
+async fn started(home: &Home, service: &Service, approval: &Json, token: &str) -> String {
+    let execution = executed(service, approval, token).await;
+    until("the program to run", async || (starts(home).len() == 1).then_some(())).await;
+    execution
 }
 
 #[tokio::test]
@@ -122,10 +138,7 @@ async fn p5_p7_a_rule_proposes_once_a_person_approves_and_exactly_that_runs_once
 
 #[tokio::test]
 async fn without_the_module_an_execution_is_refused_before_its_token_is_used() {
-    let home = home("0", 3);
-    let service = home.start().await;
-    let approval = proposed(&service, "shop").await;
-    let token = approved(&service, &approval).await;
+    let (_home, service, approval, token) = agreed("0", 3).await;
     assert_eq!(service.post("/api/modules/action.safe/disable", json!({})).await.0, 200);
     let (refused, answer) = try_execute(&service, &approval, &token).await.unwrap();
     assert_eq!((refused, answer["code"].as_str()), (503, Some("no_executor")), "{answer}");
@@ -140,10 +153,7 @@ async fn without_the_module_an_execution_is_refused_before_its_token_is_used() {
 
 #[tokio::test]
 async fn t7_an_approval_of_another_definition_is_revoked_by_the_reload_that_changes_it() {
-    let home = home("0", 0);
-    let service = home.start().await;
-    let approval = proposed(&service, "shop").await;
-    let token = approved(&service, &approval).await;
+    let (home, service, approval, token) = agreed("0", 0).await;
     home.configure(&config(&home, "0", 7));
     let (reloaded, answer) = service.post("/api/config/reload", json!({})).await;
     assert_eq!(reloaded, 200, "{answer}");
@@ -156,12 +166,8 @@ async fn t7_an_approval_of_another_definition_is_revoked_by_the_reload_that_chan
 
 #[tokio::test]
 async fn p6_a_kill_in_the_middle_of_a_run_is_reported_unknown_and_never_run_again() {
-    let home = home("60", 0);
-    let service = home.start().await;
-    let approval = proposed(&service, "shop").await;
-    let token = approved(&service, &approval).await;
-    let execution = executed(&service, &approval, &token).await;
-    until("the program to run", async || (starts(&home).len() == 1).then_some(())).await;
+    let (home, service, approval, token) = agreed("60", 0).await;
+    let execution = started(&home, &service, &approval, &token).await;
     service.kill();
     let service = home.start().await;
     let run = over(&service, &approval).await;
@@ -179,12 +185,8 @@ async fn p6_a_kill_in_the_middle_of_a_run_is_reported_unknown_and_never_run_agai
 
 #[tokio::test]
 async fn p6_an_orderly_stop_leaves_no_program_behind() {
-    let home = home("60", 0);
-    let service = home.start().await;
-    let approval = proposed(&service, "shop").await;
-    let token = approved(&service, &approval).await;
-    let execution = executed(&service, &approval, &token).await;
-    until("the program to run", async || (starts(&home).len() == 1).then_some(())).await;
+    let (home, service, approval, token) = agreed("60", 0).await;
+    let execution = started(&home, &service, &approval, &token).await;
     service.stop().await;
     until("the end of the program", async || (processes_of(&execution) == 0).then_some(())).await;
     let service = home.start().await;
