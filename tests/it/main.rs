@@ -10,9 +10,11 @@
 )]
 
 mod actions;
+mod approvals;
 mod audit;
 mod browser;
 mod cli;
+mod clock;
 mod common;
 mod crash;
 mod demo;
@@ -21,6 +23,7 @@ mod durability;
 #[cfg(feature = "failpoints")]
 mod faults;
 mod feed;
+mod keys;
 mod life;
 mod newcomer;
 mod notify;
