@@ -15,6 +15,7 @@ mod approvals;
 mod clock;
 mod closing;
 mod consent_model;
+mod layers;
 mod race;
 mod recovery;
 mod rules;

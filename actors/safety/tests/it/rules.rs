@@ -2,8 +2,13 @@
 
 use std::time::Duration;
 
-use opspilot_kernel::{approval::Proposer, config::Span};
-use opspilot_safety::{Policy, Proposals, Refusal};
+use opspilot_kernel::{
+    approval::{ApprovalStatus, Proposer},
+    config::Span,
+    ids::ApprovalId,
+    principal::Actor,
+};
+use opspilot_safety::{Policy, Proposal, Proposals, Refusal};
 use serde_json::json;
 
 use crate::support::{World, bob, refused};
@@ -21,6 +26,29 @@ async fn a_rule_that_says_the_same_again_makes_no_second_proposal() {
     let person = world.propose("restart").await;
     assert_ne!(person.id, first.id, "a person's proposal always is one");
     assert_eq!(world.count("PRO01I"), 2);
+    world.stop().await;
+}
+
+#[actix::test]
+async fn a_proposal_of_a_name_that_is_known_is_the_one_that_was_made_whatever_became_of_it() {
+    let world = World::new().await;
+    let named = || Proposal {
+        id: Some(ApprovalId::derived(&["restart-on-failure", "first"])),
+        incident: world.incident.clone(),
+        action: "restart".to_owned(),
+        params: [("service".to_owned(), json!("checkout"))].into(),
+        reasoning: String::new(),
+        by: rule(),
+        actor: Actor::Module { id: "action.safe".to_owned() },
+        owner: None,
+    };
+    let first = world.gate.propose(named()).await.unwrap();
+    world.gate.deny(&first.id, bob(), "no".to_owned()).await.unwrap();
+    // told again after a crash, when the cooldown is over too: what was decided stays so
+    world.clock.advance(Duration::from_secs(3600));
+    let again = world.gate.propose(named()).await.unwrap();
+    assert_eq!((again.id, again.status), (first.id, ApprovalStatus::Denied));
+    assert_eq!((world.count("PRO01I"), world.count("APR03I")), (1, 1));
     world.stop().await;
 }
 
