@@ -257,6 +257,8 @@ function happened({ eventType, data }) {
   } else if (eventType === "module.health_changed") {
     loadHealth();
     if (data.to === "failed") announce(`Module ${plain(data.module)} failed`, true);
+  } else if (eventType === "notification.failed") {
+    announce(`Nobody was told by ${plain(data.channel)}, given up after ${plural(data.attempts, "attempt")}: ${plain(data.error)}`, true);
   }
 }
 
