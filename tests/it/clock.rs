@@ -1,6 +1,10 @@
 //! `opspilot clock accept`: the machine's clock was set back, and somebody looked at it.
 
-use std::{process::Output, time::Duration};
+use std::{
+    io::Write as _,
+    process::{Command, Output, Stdio},
+    time::Duration,
+};
 
 use opspilot_kernel::{
     clock::{ManualClock, SystemClock},
@@ -17,6 +21,12 @@ use crate::{
 
 fn said(output: &Output) -> (i32, String) {
     (output.status.code().unwrap(), format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
+}
+
+fn given(command: &mut Command, input: &str) -> (i32, String) {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    said(&child.wait_with_output().unwrap())
 }
 
 /// Leaves a time on record that is ten minutes ahead of the machine's clock, as a clock that was wrong does.
@@ -39,7 +49,7 @@ async fn a11_with_a_clock_that_was_set_back_nothing_is_approved_or_run_until_an_
     assert_eq!(made["username"], "bob", "{made}");
     let right = client(&service, &["clock", "accept"]);
     assert!(said(&right).0 == 1 && said(&right).1.contains("nothing to accept"), "{:?}", said(&right));
-    approved(&service, &agreed).await;
+    let token = approved(&service, &agreed).await;
     service.stop().await;
     be_ahead(&home);
 
@@ -53,6 +63,10 @@ async fn a11_with_a_clock_that_was_set_back_nothing_is_approved_or_run_until_an_
     assert!(code == 1 && text.contains("opspilot clock accept"), "it says what to do: {text}");
     let (code, text) = said(&client(&service, &["approvals", "execute", agreed["id"].as_str().unwrap()]));
     assert!(code == 1 && text.contains("opspilot clock accept"), "{text}");
+    let mut kept = command();
+    kept.args(["approvals", "execute", agreed["id"].as_str().unwrap(), "--token-stdin"]);
+    let (code, text) = given(kept.env("OPSPILOT_URL", &service.url).env("OPSPILOT_TOKEN", service.token.as_deref().unwrap()), &token);
+    assert!(code == 1 && text.contains("opspilot clock accept"), "nor with a token that was kept: {text}");
     assert_eq!(starts(&home), [""; 0]);
 
     let bob = service.log_in("bob", PASSWORD).await;

@@ -1,21 +1,22 @@
 //! Each check of the ledger by itself, where the gate before it, or the order that the rest of the ledger keeps, would
 //! have seen to the same: what one layer misses the next one holds.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use diesel::{Connection as _, RunQueryDsl as _, SqliteConnection, connection::SimpleConnection as _};
 use opspilot_kernel::{
-    approval::{Approval, ApprovalStatus},
+    approval::{Approval, ApprovalStatus, Proposer},
     clock::Clock as _,
     ids::{ApprovalId, ExecutionId},
     plan::PlanDigest,
     principal::Role,
 };
 use opspilot_ledger::{Ballot, Consumption, LedgerError, Minted, Priority};
-use opspilot_safety::{Approver, Decision, IssuedToken, Refusal};
+use opspilot_safety::{Approver, Decision, GateError, IssuedToken, Proposal, Refusal};
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-use crate::support::{Now as _, World, ada, bob, by_key, cleo, who};
+use crate::support::{Now as _, World, ada, bob, by_key, catalogue, cleo, refused, who};
 
 /// What the gate makes of a token that it finds nothing wrong with.
 fn consumption(world: &World, approval: &Approval, token: &IssuedToken) -> Consumption {
@@ -195,10 +196,70 @@ async fn a_token_is_made_anew_by_whoever_agreed_in_person_with_a_clock_that_is_r
 #[actix::test]
 async fn t8_whoever_proposed_it_is_found_under_another_spelling_of_their_name() {
     let world = World::new().await;
-    let approval =
-        world.propose_as(opspilot_kernel::approval::Proposer::User("ADA".to_owned()), "look", serde_json::json!({ "service": "x" }));
+    let approval = world.propose_as(Proposer::User("ADA".to_owned()), "look", json!({ "service": "x" }));
     let approval = approval.await.unwrap();
     assert_eq!(vote(&world, &approval, ada(), false, true).await, Some(Refusal::SelfApproval));
     assert!(matches!(world.approve_as(bob(), &approval).await, Ok(Decision::Approved(..))));
+    world.stop().await;
+}
+
+#[actix::test]
+async fn while_nobody_offers_a_catalogue_nothing_is_decided_and_nothing_is_lost() {
+    let world = World::new().await;
+    let (waits, agreed) = (world.propose_n(1).await, world.propose_n(2).await);
+    let token = world.approved(&agreed).await;
+    world.gate.set_catalogue(None).await.unwrap();
+    assert_eq!(refused(world.approve_as(bob(), &waits).await), Refusal::NoExecutor);
+    assert_eq!(refused(world.execute(&agreed, &token).await), Refusal::NoExecutor);
+    let more = world.propose_as(Proposer::User("ada".to_owned()), "say", json!({ "n": 3 })).await;
+    assert_eq!(refused(more), Refusal::NoExecutor);
+    assert_eq!(world.get(&waits.id).await.status, ApprovalStatus::Pending);
+    assert_eq!(world.get(&agreed.id).await.status, ApprovalStatus::Approved);
+    world.gate.set_catalogue(Some(Arc::new(catalogue()))).await.unwrap();
+    world.approved(&waits).await;
+    world.execute(&agreed, &token).await.unwrap();
+    world.until(&agreed.id, ApprovalStatus::Succeeded).await;
+    world.stop().await;
+}
+
+#[actix::test]
+async fn what_people_write_has_bounds_and_a_person_who_proposes_has_a_name() {
+    let world = World::new().await;
+    let approval = world.propose("restart").await;
+    for (length, fits) in [(4097, false), (4096, true)] {
+        let outcome = world.gate.approve(&approval.id, bob(), approval.plan_digest, "é".repeat(length), true).await;
+        if fits {
+            outcome.unwrap();
+        } else {
+            assert!(matches!(outcome, Err(GateError::Invalid { field: "/reason", .. })), "{outcome:?}");
+        }
+    }
+    let nobodys = Proposal {
+        id: None,
+        incident: world.incident.clone(),
+        action: "restart".to_owned(),
+        params: [("service".to_owned(), json!("checkout"))].into(),
+        reasoning: String::new(),
+        by: Proposer::User("ada".to_owned()),
+        actor: ada().actor,
+        owner: None,
+    };
+    assert!(matches!(world.gate.propose(nobodys).await, Err(GateError::Internal(_))), "ada could approve it herself");
+    assert_eq!(world.count("PRO01I"), 1);
+    world.stop().await;
+}
+
+#[actix::test]
+async fn t9_a_group_lends_no_vote_to_an_account_that_may_not_even_look() {
+    let world = World::new().await;
+    world.user("robot", Role::Integrator, &["sre"]).await;
+    let quorum = json!({ "quorum": [{ "tier": "disruptive", "require": [{ "group": "sre", "n": 1 }] }] });
+    world.gate.set_policy(serde_json::from_value(quorum).unwrap()).await.unwrap();
+    let approval = world.propose("restart").await;
+    assert_eq!(refused(world.approve_as(who("robot", Role::Integrator, &["sre"]), &approval).await), Refusal::NotPermitted);
+    let bobs = world.approve_as(bob(), &approval).await.unwrap();
+    assert!(matches!(bobs, Decision::Pending(_)), "an operator outside of the group does not fill its place");
+    let doras = world.approve_as(who("dora", Role::Viewer, &["sre"]), &approval).await.unwrap();
+    assert!(matches!(doras, Decision::Approved(..)), "a viewer in it does");
     world.stop().await;
 }
