@@ -7,6 +7,7 @@ mod recovery;
 use std::{os::unix::fs::PermissionsExt, path::PathBuf};
 
 use opspilot_kernel::plan::Executor;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use super::*;
 
@@ -53,11 +54,28 @@ impl Bench {
         self.run(shell(line)).await
     }
 
-    /// Waits until a program has made this file.
-    async fn until_there(&self, name: &str) {
-        while !self.file(name).exists() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+    /// A pipe on which a program says something.
+    fn pipe(&self, name: &str) -> Pipe {
+        let path = self.file(name);
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).unwrap();
+        // held for writing, too: without a writer a pipe is at its end
+        let lines = tokio::net::unix::pipe::OpenOptions::new().read_write(true).open_receiver(&path).unwrap();
+        Pipe { path, lines: BufReader::new(lines) }
+    }
+}
+
+struct Pipe {
+    path: PathBuf,
+    lines: BufReader<tokio::net::unix::pipe::Receiver>,
+}
+
+impl Pipe {
+    /// Waits until the program has said something, and gives it.
+    async fn line(&mut self) -> String {
+        let mut line = String::new();
+        let said = tokio::time::timeout(Duration::from_secs(20), self.lines.read_line(&mut line)).await;
+        said.expect("the program says nothing").unwrap();
+        line.trim_end().to_owned()
     }
 }
 

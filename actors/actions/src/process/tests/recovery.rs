@@ -97,9 +97,10 @@ async fn p5_a_run_begins_once_even_if_it_is_ordered_twice() {
 #[tokio::test]
 async fn p6_when_the_service_goes_away_the_program_is_ended_and_nobody_claims_to_know() {
     let bench = Bench::new();
-    let job = job(shell(&format!("touch {}; sleep 60 & sleep 60", bench.file("begun").display())));
+    let mut begun = bench.pipe("begun");
+    let job = job(shell(&format!("echo > {}; sleep 60 & sleep 60", begun.path.display())));
     let (mut helper, socket) = bench.begin(&job);
-    bench.until_there("begun").await;
+    begun.line().await;
     drop(socket);
     tokio::task::spawn_blocking(move || helper.wait()).await.unwrap().unwrap();
     assert!(left(&job.id).is_empty());
@@ -110,9 +111,10 @@ async fn p6_when_the_service_goes_away_the_program_is_ended_and_nobody_claims_to
 #[tokio::test]
 async fn p6_what_still_runs_when_the_next_service_looks_is_ended_first() {
     let bench = Bench::new();
-    let job = job(shell(&format!("trap '' TERM; touch {}; while :; do sleep 60; done", bench.file("begun").display())));
+    let mut begun = bench.pipe("begun");
+    let job = job(shell(&format!("trap '' TERM; echo > {}; while :; do sleep 60; done", begun.path.display())));
     let (mut helper, socket) = bench.begin(&job);
-    bench.until_there("begun").await;
+    begun.line().await;
     drop(socket);
     // it ignores the helper's request; the next service does not wait for it
     let recovered = bench.recover(&job.id).await;
@@ -139,12 +141,12 @@ async fn p6_a_program_that_ended_before_the_service_did_is_found_with_its_result
 #[tokio::test]
 async fn p6_when_the_helper_is_killed_the_program_ends_with_it() {
     let bench = Bench::new();
-    let job = job(shell(&format!("echo $PPID > {0}.new; mv {0}.new {0}; sleep 60", bench.file("helper").display())));
+    let mut helper = bench.pipe("helper");
+    let job = job(shell(&format!("echo $PPID > {}; sleep 60", helper.path.display())));
     let id = job.id.clone();
     let run = bench.executor.carry_out(job);
     let kill = async {
-        bench.until_there("helper").await;
-        let pid: i32 = std::fs::read_to_string(bench.file("helper")).unwrap().trim().parse().unwrap();
+        let pid: i32 = helper.line().await.parse().unwrap();
         rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::KILL).unwrap();
     };
     let (end, ()) = futures_util::future::join(tokio::spawn(run), kill).await;
