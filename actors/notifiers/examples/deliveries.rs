@@ -28,7 +28,7 @@ use opspilot_kernel::{
 };
 use opspilot_ledger::{
     Ledger, Options, Priority,
-    pipeline::{Commit, IncidentChange, IncidentState},
+    pipeline::{Commit, IncidentChange},
 };
 use opspilot_runtime::{ModuleContext, Outbound, outbound::OutboundOptions};
 use serde_json::json;
@@ -149,22 +149,5 @@ fn change(number: u64) -> IncidentChange {
         alert_count: 0,
         evidence_count: 0,
     };
-    let state = IncidentState {
-        incident: incident.clone(),
-        rev: 0,
-        firing: 0,
-        quiet_at: None,
-        timeline_count: 0,
-        timeline_beyond: 0,
-        evidence_beyond: 0,
-    };
-    IncidentChange {
-        state,
-        founded: Some(Box::new(incident)),
-        fingerprints: vec![Fingerprint::from_u64(number)],
-        evidence: Vec::new(),
-        timeline: Vec::new(),
-        changes: Vec::new(),
-        lifecycle: Vec::new(),
-    }
+    IncidentChange { fingerprints: vec![Fingerprint::from_u64(number)], ..IncidentChange::founding(incident) }
 }

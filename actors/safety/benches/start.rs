@@ -38,7 +38,7 @@ use opspilot_kernel::{
 };
 use opspilot_ledger::{
     Ledger, NewUser, Options, Priority,
-    pipeline::{Commit, IncidentChange, IncidentState},
+    pipeline::{Commit, IncidentChange},
 };
 use opspilot_runtime::{GroupSpec, Health, HealthMetrics, Supervisor, SupervisorOptions};
 use opspilot_safety::{Approver, Catalogue, Decision, Execute, ExecutionPermit, Gate, GateOptions, Policy, Proposal, Recovered, Voter};
@@ -94,24 +94,7 @@ fn incident() -> IncidentChange {
         alert_count: 0,
         evidence_count: 0,
     };
-    let state = IncidentState {
-        incident: incident.clone(),
-        rev: 0,
-        firing: 0,
-        quiet_at: None,
-        timeline_count: 0,
-        timeline_beyond: 0,
-        evidence_beyond: 0,
-    };
-    IncidentChange {
-        state,
-        founded: Some(Box::new(incident)),
-        fingerprints: Vec::new(),
-        evidence: Vec::new(),
-        timeline: Vec::new(),
-        changes: Vec::new(),
-        lifecycle: Vec::new(),
-    }
+    IncidentChange::founding(incident)
 }
 
 async fn world(dir: &std::path::Path) -> World {

@@ -125,7 +125,7 @@ impl<'a> Desk<'a> {
         if !self.incidents.contains_key(id) {
             let state = self.board.incidents.get(id)?.clone();
             self.incident_order.push(id.clone());
-            self.incidents.insert(id.clone(), untouched(state, None));
+            self.incidents.insert(id.clone(), IncidentChange::none(state));
         }
         let rules = self.rules;
         self.incidents.get_mut(id).map(|change| Change { change, rules })
@@ -190,10 +190,7 @@ impl<'a> Desk<'a> {
             alert_count: 0,
             evidence_count: 0,
         };
-        let state =
-            IncidentState { incident, rev: 0, firing: 0, quiet_at: None, timeline_count: 0, timeline_beyond: 0, evidence_beyond: 0 };
-        let founded = Some(Box::new(state.incident.clone()));
-        let mut change = untouched(state, founded);
+        let mut change = IncidentChange::founding(incident);
         change.fingerprints.push(record.fingerprint);
         self.incident_order.push(id.clone());
         self.incidents.insert(id.clone(), change);
@@ -215,18 +212,6 @@ impl<'a> Desk<'a> {
         due.sort();
         due.truncate(most);
         due.into_iter().map(|(_, id)| id).collect()
-    }
-}
-
-fn untouched(state: IncidentState, founded: Option<Box<Incident>>) -> IncidentChange {
-    IncidentChange {
-        state,
-        founded,
-        fingerprints: Vec::new(),
-        evidence: Vec::new(),
-        timeline: Vec::new(),
-        changes: Vec::new(),
-        lifecycle: Vec::new(),
     }
 }
 

@@ -161,6 +161,29 @@ pub struct IncidentChange {
     pub lifecycle: Vec<(Lifecycle, String)>,
 }
 
+impl IncidentChange {
+    /// Leaves an incident that is stored as it is.
+    pub fn none(state: IncidentState) -> IncidentChange {
+        IncidentChange {
+            state,
+            founded: None,
+            fingerprints: Vec::new(),
+            evidence: Vec::new(),
+            timeline: Vec::new(),
+            changes: Vec::new(),
+            lifecycle: Vec::new(),
+        }
+    }
+
+    /// Founds an incident, of which nothing is stored yet.
+    pub fn founding(incident: Incident) -> IncidentChange {
+        let founded = Some(Box::new(incident.clone()));
+        let state =
+            IncidentState { incident, rev: 0, firing: 0, quiet_at: None, timeline_count: 0, timeline_beyond: 0, evidence_beyond: 0 };
+        IncidentChange { founded, ..IncidentChange::none(state) }
+    }
+}
+
 /// All that a batch changes, with the cursor that says it is done.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Commit {

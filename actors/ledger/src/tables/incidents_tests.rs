@@ -202,15 +202,7 @@ fn a_persons_change_in_between_makes_the_pipeline_decide_again() {
     world.person(|tx, ada| tx.incident_resolve(&incident_id("one"), ada, "fixed")).unwrap();
     let mut state = stale.incidents[&incident_id("one")].clone();
     state.incident.occurrences += 1;
-    let change = IncidentChange {
-        state,
-        founded: None,
-        fingerprints: Vec::new(),
-        evidence: Vec::new(),
-        timeline: Vec::new(),
-        changes: Vec::new(),
-        lifecycle: Vec::new(),
-    };
+    let change = IncidentChange::none(state);
     let read = vec![(incident_id("one"), 1)];
     let commit = Commit { module: PIPELINE, from: 1, to: 2, read, alerts: Vec::new(), incidents: vec![change], decisions: Vec::new() };
     assert!(matches!(world.commit(commit), Err(LedgerError::Conflict(_))));

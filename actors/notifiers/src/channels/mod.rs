@@ -108,16 +108,17 @@ struct Shared {
     meters: Meters,
     retry: Retry,
     channels: Vec<String>,
-    standings: Mutex<BTreeMap<String, Standing>>,
+    /// How each channel fares; told whenever it was looked at.
+    standings: watch::Sender<BTreeMap<String, Standing>>,
 }
 
 impl Shared {
     fn standing(&self, channel: &str) -> Standing {
-        self.standings.lock().get(channel).cloned().unwrap_or_default()
+        self.standings.borrow().get(channel).cloned().unwrap_or_default()
     }
 
     fn set(&self, channel: &str, change: impl FnOnce(&mut Standing)) {
-        change(self.standings.lock().entry(channel.to_owned()).or_default());
+        self.standings.send_modify(|standings| change(standings.entry(channel.to_owned()).or_default()));
     }
 
     fn waits(&self, channel: &str, waiting: &Waiting) {
@@ -141,7 +142,7 @@ impl Shared {
     }
 
     fn trouble(&self) -> Option<String> {
-        let standings = self.standings.lock();
+        let standings = self.standings.borrow();
         let failing: Vec<String> = standings
             .iter()
             .filter_map(|(channel, standing)| Some(format!("{channel}: {} ({} wait)", standing.failure.as_ref()?, standing.waiting)))
@@ -176,7 +177,7 @@ impl Channels {
             meters,
             retry: config.retry,
             channels: config.channels.iter().map(|channel| channel.id.clone()).collect(),
-            standings: Mutex::default(),
+            standings: watch::Sender::default(),
         });
         let opened = watch::Sender::new(false);
         let (of, tell) = (Arc::clone(&shared), opened.clone());

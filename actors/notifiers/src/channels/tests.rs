@@ -14,7 +14,7 @@ use opspilot_kernel::{
 };
 use opspilot_ledger::{
     Options, Page,
-    pipeline::{Commit, IncidentChange, IncidentState},
+    pipeline::{Commit, IncidentChange},
 };
 use serde_json::Value;
 
@@ -47,7 +47,7 @@ impl Stub {
     }
 
     async fn until(&self, what: &str, enough: impl Fn(&Stub) -> bool) {
-        let waited = tokio::time::timeout(Duration::from_secs(30), async {
+        let waited = tokio::time::timeout(PATIENCE, async {
             loop {
                 let changed = self.changed.notified();
                 if enough(self) {
@@ -60,6 +60,9 @@ impl Stub {
     }
 }
 
+/// Longer than anything a test waits for.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 struct Carrier(Arc<Stub>);
 
 impl Carry for Carrier {
@@ -68,6 +71,7 @@ impl Carry for Carrier {
         async move {
             let now = stub.clock.lock().as_ref().map_or(Timestamp::ZERO, |clock| opspilot_kernel::clock::Clock::now(&**clock));
             stub.tried.lock().push((now, message.dedup.clone()));
+            stub.changed.notify_one();
             let outcome = if stub.hangs {
                 std::future::pending().await
             } else if stub.is_down.load(std::sync::atomic::Ordering::SeqCst) {
@@ -116,24 +120,9 @@ impl World {
     async fn tell(&self, name: &str) {
         let incident = message::tests::incident(name);
         let line = TimelineEntry { at: incident.opened_at, actor: Actor::System, kind: TimelineKind::Opened, text: String::new() };
-        let state = IncidentState {
-            incident: incident.clone(),
-            rev: 0,
-            firing: 0,
-            quiet_at: None,
-            timeline_count: 1,
-            timeline_beyond: 0,
-            evidence_beyond: 0,
-        };
-        let change = IncidentChange {
-            state,
-            founded: Some(Box::new(incident)),
-            fingerprints: vec![Fingerprint::from_u64(rand::random())],
-            evidence: Vec::new(),
-            timeline: vec![line],
-            changes: Vec::new(),
-            lifecycle: Vec::new(),
-        };
+        let mut change = IncidentChange::founding(incident);
+        (change.fingerprints, change.timeline) = (vec![Fingerprint::from_u64(rand::random())], vec![line]);
+        change.state.timeline_count = 1;
         let commit =
             Commit { module: "test", from: 0, to: 0, read: Vec::new(), alerts: Vec::new(), incidents: vec![change], decisions: Vec::new() };
         self.ctx.ledger.write(Priority::Control, move |tx| tx.apply_decisions(commit)).await.unwrap();
@@ -158,10 +147,11 @@ impl World {
         self.ctx.ledger.read(move |reader| reader.outbox_waiting(&channel)).await.unwrap()
     }
 
-    async fn until_waiting(&self, channel: &str, count: u64) {
-        let waited = tokio::time::timeout(Duration::from_secs(30), async {
+    async fn until_waiting(&self, channels: &Channels, channel: &str, count: u64) {
+        let mut looked = channels.shared.standings.subscribe();
+        let waited = tokio::time::timeout(PATIENCE, async {
             while self.waiting(channel).await.count != count {
-                tokio::time::sleep(Duration::from_millis(5)).await;
+                looked.changed().await.unwrap();
             }
         });
         assert!(waited.await.is_ok(), "{:?}", self.waiting(channel).await);
@@ -202,6 +192,7 @@ fn s13_a_target_that_is_down_for_an_hour_gets_everything_once_and_in_order() {
             world.tell(name).await;
         }
         let wake = || channels.running[0].deps.news.notify_one();
+        let mut looked = channels.shared.standings.subscribe();
         let mut told = 0;
         // an hour, by the minute; what happens meanwhile joins what waits
         for minute in 0..60_u64 {
@@ -210,11 +201,10 @@ fn s13_a_target_that_is_down_for_an_hour_gets_everything_once_and_in_order() {
                 told += 1;
             }
             clock.advance(Duration::from_secs(60));
-            wake();
             // until what is due was tried
             while world.waiting("hook").await.next_at.is_none_or(|next| next <= clock.now_of()) {
                 wake();
-                tokio::time::sleep(Duration::from_millis(2)).await;
+                looked.changed().await.unwrap();
             }
         }
         let attempts = stub.tried();
@@ -224,10 +214,10 @@ fn s13_a_target_that_is_down_for_an_hour_gets_everything_once_and_in_order() {
         while stub.taken.lock().len() < 4 {
             clock.advance(Duration::from_secs(600));
             wake();
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            looked.changed().await.unwrap();
             assert!(clock.now_of().since(NOON) < Duration::from_secs(24 * 3600));
         }
-        world.until_waiting("hook", 0).await;
+        world.until_waiting(&channels, "hook", 0).await;
         let taken = stub.taken.lock().clone();
         let mut keys: Vec<&str> = taken.iter().map(|message| message.dedup.as_str()).collect();
         keys.sort_unstable();
@@ -268,7 +258,7 @@ fn p18_what_is_given_up_is_a_dead_letter_an_event_and_can_be_delivered_after_all
         let channels = world.started(config, &[&stub]).await;
         world.tell("a").await;
         stub.until("eight attempts", |stub| stub.tried() == 8).await;
-        world.until_waiting("hook", 0).await;
+        world.until_waiting(&channels, "hook", 0).await;
         let letters = world.letters().await;
         assert_eq!((letters.len(), letters[0].module.as_str(), letters[0].attempts), (1, ID.as_str(), 8));
         assert_eq!(letters[0].error, "nobody is there");
@@ -295,12 +285,12 @@ fn p16_a_channel_that_hangs_delays_neither_another_nor_whoever_makes_events() {
         let dir = tempfile::tempdir().unwrap();
         let world = World::open(dir.path(), SystemClock::shared());
         let (hanging, other) = (Arc::new(Stub { hangs: true, ..Stub::default() }), Arc::new(Stub::default()));
-        let _channels = world.started(quickly(&["hanging", "other"]), &[&hanging, &other]).await;
+        let channels = world.started(quickly(&["hanging", "other"]), &[&hanging, &other]).await;
         for n in 0..100 {
             world.tell(&format!("incident {n}")).await;
         }
         other.until("the other has all", |stub| stub.taken.lock().len() == 100).await;
-        world.until_waiting("other", 0).await;
+        world.until_waiting(&channels, "other", 0).await;
         assert_eq!(world.waiting("hanging").await.count, 100);
         assert!(hanging.tried() <= 16);
         world.ctx.ledger.shut_down().await.unwrap();
@@ -337,12 +327,14 @@ fn a2_what_was_sent_and_not_marked_is_sent_again_under_the_same_key_and_nothing_
     let hanging = Arc::new(Stub { hangs: true, ..Stub::default() });
     in_system(async {
         let world = World::open(dir.path(), SystemClock::shared());
-        let _channels = world.started(quickly(&["hook"]), &[&hanging]).await;
+        let channels = world.started(quickly(&["hook"]), &[&hanging]).await;
         for n in 0..10 {
             world.tell(&format!("incident {n}")).await;
         }
-        while hanging.tried() == 0 || world.waiting("hook").await.count < 10 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+        hanging.until("some are under way", |hanging| hanging.tried() > 0).await;
+        // whoever would hear the news hangs, so that they are left for us
+        while world.waiting("hook").await.count < 10 {
+            channels.running[0].deps.news.notified().await;
         }
         // the end of the process, with messages under way and their leases still on
         world.ctx.ledger.shut_down().await.unwrap();

@@ -27,7 +27,7 @@ use opspilot_kernel::{
 };
 use opspilot_ledger::{
     AuditFilter, Ledger, LedgerError, NewUser, Options, Page, Priority, UserChange,
-    pipeline::{Commit, IncidentChange, IncidentState},
+    pipeline::{Commit, IncidentChange},
 };
 use opspilot_runtime::{GroupSpec, Health, HealthMetrics, Supervisor, SupervisorOptions};
 use opspilot_safety::{
@@ -297,24 +297,9 @@ impl World {
             kind: TimelineKind::Opened,
             text: String::new(),
         };
-        let state = IncidentState {
-            incident: incident.clone(),
-            rev: 0,
-            firing: 0,
-            quiet_at: None,
-            timeline_count: 1,
-            timeline_beyond: 0,
-            evidence_beyond: 0,
-        };
-        let change = IncidentChange {
-            state,
-            founded: Some(Box::new(incident)),
-            fingerprints: vec![Fingerprint::from_u64(CURSOR.fetch_add(1, Ordering::SeqCst))],
-            evidence: Vec::new(),
-            timeline: vec![line],
-            changes: Vec::new(),
-            lifecycle: Vec::new(),
-        };
+        let mut change = IncidentChange::founding(incident);
+        (change.fingerprints, change.timeline) = (vec![Fingerprint::from_u64(CURSOR.fetch_add(1, Ordering::SeqCst))], vec![line]);
+        change.state.timeline_count = 1;
         let commit =
             Commit { module: "test", from: 0, to: 0, read: Vec::new(), alerts: Vec::new(), incidents: vec![change], decisions: Vec::new() };
         self.write(move |tx| tx.apply_decisions(commit)).await;
