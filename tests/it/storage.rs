@@ -109,7 +109,8 @@ async fn s12_a_full_queue_is_429_until_it_drains_and_nothing_it_holds_is_lost() 
     assert_eq!(send(&service, "after").await.status, 202);
     stored.push("after".to_owned());
     let mut found = service.messages().await;
-    (found.sort_unstable(), stored.sort_unstable());
+    found.sort_unstable();
+    stored.sort_unstable();
     assert_eq!(found, stored, "all that was accepted, once, and nothing that was refused");
     assert_eq!(service.get("/api/health").await["status"], "healthy");
     service.stop().await;
@@ -210,7 +211,7 @@ fn free(path: &Path) -> u64 {
 #[tokio::test]
 async fn a6_after_a_full_disk_signals_are_taken_again_with_the_headroom_and_after_the_time_that_were_configured() {
     const MIB: usize = 1 << 20;
-    let config = format!("{INTAKE_ONLY}").replace("queue: 2", "headroom: 3MiB, heal_after: 2s");
+    let config = INTAKE_ONLY.replace("queue: 2", "headroom: 3MiB, heal_after: 2s");
     let Some(disk) = SmallDisk::start(&config, 64).await else { return };
     let service = &disk.service;
     assert_eq!(send(service, "before").await.status, 202);
