@@ -39,6 +39,25 @@ async fn a11_with_the_clock_set_back_nothing_is_approved_or_executed_until_someb
 }
 
 #[actix::test]
+async fn a11_the_gate_asks_the_machine_itself_where_the_time_of_the_service_goes_on() {
+    let (dir, clock) = World::new().await.stop().await;
+    let world = World::steady(dir, clock).await;
+    let (approved, waits) = (world.propose_n(1).await, world.propose_n(2).await);
+    let token = world.approved(&approved).await;
+    world.clock.set(world.clock.now_().before(HOUR));
+    assert_eq!(refused(world.execute(&approved, &token).await), Refusal::ClockRegression);
+    assert_eq!(refused(world.gate.reissue(&approved.id, bob()).await), Refusal::ClockRegression);
+    assert_eq!(refused(world.approve_as(bob(), &waits).await), Refusal::ClockRegression);
+    assert_eq!(world.get(&approved.id).await.status, ApprovalStatus::Approved);
+    assert_eq!((world.journal.starts().len(), world.count("APR01I")), (0, 1));
+    world.gate.accept_clock(somebody()).await.unwrap();
+    assert_eq!(refused(world.execute(&approved, &token).await), Refusal::BadToken, "no token from before holds");
+    let token = world.approved(&waits).await;
+    world.execute(&waits, &token).await.unwrap();
+    world.stop().await;
+}
+
+#[actix::test]
 async fn a11_a_clock_that_stands_still_does_not_lengthen_the_fifteen_minutes() {
     for (frozen, holds) in [(899, true), (900, false)] {
         let world = World::new().await;

@@ -15,7 +15,7 @@ use std::{
 use futures_util::future::BoxFuture;
 use opspilot_kernel::{
     approval::{Approval, ApprovalStatus, Proposer},
-    clock::ManualClock,
+    clock::{ManualClock, SharedClock, SteadyClock},
     execution::{Execution, ExecutionEnd, ExecutionStatus},
     fingerprint::Fingerprint,
     ids::{ApprovalId, ExecutionId, IncidentId},
@@ -187,7 +187,17 @@ impl World {
 
     /// The same directory after a crash or a stop, by a new process.
     pub(crate) async fn over(dir: Arc<tempfile::TempDir>, clock: Arc<ManualClock>, policy: Policy) -> World {
-        let world = World::bare(dir, clock, policy);
+        World::bare(dir, clock, policy).offering().await
+    }
+
+    /// The same, by a process that reads the clock as the service does: what it reads never goes back.
+    pub(crate) async fn steady(dir: Arc<tempfile::TempDir>, clock: Arc<ManualClock>) -> World {
+        let steady = SteadyClock::over(clock.clone());
+        World::reading(dir, clock, steady, Policy::default()).offering().await
+    }
+
+    async fn offering(self) -> World {
+        let world = self;
         world.gate.set_catalogue(Some(Arc::new(catalogue()))).await.unwrap();
         world.gate.register(Executor::Process, Arc::new(Fake(Arc::clone(&world.journal)))).await.unwrap();
         world
@@ -195,6 +205,10 @@ impl World {
 
     /// The same, before anybody offers a catalogue.
     pub(crate) fn bare(dir: Arc<tempfile::TempDir>, clock: Arc<ManualClock>, policy: Policy) -> World {
+        World::reading(dir, clock.clone(), clock, policy)
+    }
+
+    fn reading(dir: Arc<tempfile::TempDir>, by_hand: Arc<ManualClock>, clock: SharedClock, policy: Policy) -> World {
         let registry = prometheus::Registry::new();
         let data = dir.path().join("data");
         let mut options = Options::new(&data, clock.clone());
@@ -220,7 +234,7 @@ impl World {
         })
         .unwrap();
         let journal = Journal::new(dir.path());
-        World { incident: IncidentId::derived(&["first"]), dir, clock, ledger, gate, journal, registry, supervisor }
+        World { incident: IncidentId::derived(&["first"]), dir, clock: by_hand, ledger, gate, journal, registry, supervisor }
     }
 
     /// Ends this run as a crash would: whatever is under way is dropped, and a new one starts over the same directory.
