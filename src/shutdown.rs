@@ -5,7 +5,6 @@
 //! the way, the process is gone [`DEADLINE`] after the stop began.
 
 use std::{
-    future::Future,
     process,
     sync::{Arc, mpsc},
     time::Duration,
@@ -21,12 +20,54 @@ use tokio::{
 
 /// From the first sign of a stop to the end of the process, whatever happens.
 pub const DEADLINE: Duration = Duration::from_millis(9_500);
-/// The most that each part may take, in milliseconds. Together they stay below [`DEADLINE`]: if everything before it
-/// hangs, the ledger still has its whole share to close in.
-const SHARES: [(&str, u64); 7] =
-    [("live feed", 1000), ("http", 3250), ("connectors", 1000), ("detectors", 500), ("pipeline", 500), ("core", 500), ("ledger", 2500)];
 /// What tells the service manager that the stop itself went wrong.
 const FORCED: u8 = 70;
+
+/// The parts of the service, in the order in which they stop: whoever sends before whoever receives, the ledger last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    LiveFeed,
+    Http,
+    Connectors,
+    Detectors,
+    Pipeline,
+    Notifiers,
+    Core,
+    Ledger,
+}
+
+impl Part {
+    /// Every part. What is not listed does not stop, so the compiler calls it never constructed.
+    pub(crate) const IN_ORDER: [Part; 8] =
+        [Part::LiveFeed, Part::Http, Part::Connectors, Part::Detectors, Part::Pipeline, Part::Notifiers, Part::Core, Part::Ledger];
+
+    /// The most that it may take. Together the parts stay below [`DEADLINE`]: if everything before it hangs, the ledger
+    /// still has its whole share to close in.
+    pub(crate) const fn share(self) -> Duration {
+        Duration::from_millis(match self {
+            Part::LiveFeed => 1000,
+            Part::Http => 3150,
+            Part::Connectors => 850,
+            Part::Detectors | Part::Pipeline => 500,
+            Part::Notifiers => 400,
+            Part::Core => 350,
+            Part::Ledger => 2500,
+        })
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Part::LiveFeed => "live feed",
+            Part::Http => "http",
+            Part::Connectors => "connectors",
+            Part::Detectors => "detectors",
+            Part::Pipeline => "pipeline",
+            Part::Notifiers => "notifiers",
+            Part::Core => "core",
+            Part::Ledger => "ledger",
+        }
+    }
+}
 
 /// Why the process ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -173,20 +214,18 @@ pub(crate) fn forced(code: u8) -> u8 {
     if code == 0 { FORCED } else { code }
 }
 
-fn share(name: &str) -> Option<Duration> {
-    SHARES.iter().find(|(named, _)| *named == name).map(|(_, millis)| Duration::from_millis(*millis))
-}
-
-/// One step of the stop. A step that takes longer than `patience`, or than its share of the [`DEADLINE`], is logged and
-/// left behind: the answer is whether it ended.
-pub async fn phase(log: &Logger, name: &'static str, patience: Duration, work: impl Future<Output = ()>) -> bool {
-    let patience = share(name).map_or(patience, |share| patience.min(share));
-    let begun = tokio::time::Instant::now();
-    let ended = tokio::time::timeout(patience, work).await.is_ok();
-    if ended {
-        slog::debug!(log, "stopped"; "part" => name, "millis" => begun.elapsed().as_millis());
-    } else {
-        warn!(log, "a part did not stop in time and is left behind"; "part" => name);
+/// Stops one part after the other by calling `stop`. A part that takes longer than its share of the [`DEADLINE`] is
+/// logged and left behind: the answer is whether the last one, the ledger, ended.
+pub(crate) async fn in_order(log: &Logger, mut stop: impl AsyncFnMut(Part)) -> bool {
+    let mut ended = true;
+    for part in Part::IN_ORDER {
+        let begun = tokio::time::Instant::now();
+        ended = tokio::time::timeout(part.share(), stop(part)).await.is_ok();
+        if ended {
+            slog::debug!(log, "stopped"; "part" => part.name(), "millis" => begun.elapsed().as_millis());
+        } else {
+            warn!(log, "a part did not stop in time and is left behind"; "part" => part.name());
+        }
     }
     ended
 }
@@ -212,21 +251,29 @@ mod tests {
     async fn the_ledger_has_its_time_even_if_every_part_before_it_hangs() {
         let log = Logger::root(slog::Discard, slog::o!());
         let begun = tokio::time::Instant::now();
-        let mut before = Duration::ZERO;
-        for (name, _) in SHARES {
-            before = begun.elapsed();
-            phase(&log, name, Duration::from_secs(60), std::future::pending()).await;
-        }
-        assert_eq!(begun.elapsed() - before, Duration::from_millis(2500), "the ledger is last");
+        let mut reached = Vec::new();
+        let ended = in_order(&log, async |part| {
+            reached.push((part, begun.elapsed()));
+            std::future::pending().await
+        });
+        assert!(!ended.await);
+        let (last, before) = *reached.last().unwrap();
+        assert_eq!((last, reached.len()), (Part::Ledger, Part::IN_ORDER.len()));
+        assert_eq!(begun.elapsed() - before, Duration::from_millis(2500), "the ledger's own time");
         assert!(begun.elapsed() + Duration::from_millis(200) < DEADLINE, "{:?}", begun.elapsed());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_part_that_hangs_does_not_hold_up_the_stop() {
+    async fn a_part_that_hangs_does_not_hold_up_the_stop_and_only_the_ledger_decides_its_outcome() {
         let log = Logger::root(slog::Discard, slog::o!());
         let begun = tokio::time::Instant::now();
-        phase(&log, "stuck", Duration::from_secs(2), std::future::pending()).await;
-        assert_eq!(begun.elapsed(), Duration::from_secs(2));
+        let ended = in_order(&log, async |part| {
+            if part == Part::Connectors {
+                std::future::pending().await
+            }
+        });
+        assert!(ended.await);
+        assert_eq!(begun.elapsed(), Part::Connectors.share());
     }
 
     #[tokio::test]

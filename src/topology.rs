@@ -34,7 +34,7 @@ use tokio::sync::watch;
 use crate::{
     config::{Config, Sources},
     http::{self, auth},
-    shutdown::{Stopper, phase},
+    shutdown::{self, Part, Stopper},
     telemetry::LevelSwitch,
 };
 
@@ -234,7 +234,7 @@ impl Topology {
         modules.serve(state.live.clone(), state.dashboard.clone());
         modules.start_category("ui").await;
         let server = http::serve(web::Data::new(state), listener, tls, |_| {})?;
-        health.enabled(ui::API);
+        health.present(ui::API);
         modules.start_category("connector").await;
         switchboard.ready();
         Ok(Topology { ledger, first_passwords, switchboard, server: Some(server), modules, supervisor, stopping, log })
@@ -257,33 +257,32 @@ impl Topology {
     ///
     /// Whether the ledger closed; if not, what was queued may not be stored.
     pub async fn stop(mut self) -> bool {
-        let log = &self.log;
-        let seconds = Duration::from_secs;
+        let Topology { ledger, server, modules, supervisor, stopping, log, .. } = &mut self;
         // readiness says no, sockets are closed with 1001, which would hold up the server otherwise
-        self.stopping.send_replace(true);
-        phase(log, "live feed", Duration::from_millis(1500), self.modules.stop_category("ui")).await;
-        if let Some(server) = self.server.take() {
-            phase(log, "http", Duration::from_millis(3500), server.stop()).await;
-        }
-        phase(log, "connectors", seconds(2), self.modules.stop_category("connector")).await;
-        phase(log, "detectors", seconds(1), self.modules.stop_category("detector")).await;
-        phase(log, "pipeline", seconds(1), async {
-            self.modules.stop_category("action").await;
-            self.supervisor.stop("core.pipeline").await;
-            self.modules.stop_category("enricher").await;
-        })
-        .await;
-        phase(log, "notifiers", seconds(1), self.modules.stop_category("notifier")).await;
-        phase(log, "core", seconds(1), async {
-            self.supervisor.stop_all().await;
-        })
-        .await;
+        stopping.send_replace(true);
         let mut closed = false;
-        let in_time = phase(log, "ledger", seconds(3), async {
-            match self.ledger.shut_down().await {
+        let in_time = shutdown::in_order(log, async |part| match part {
+            Part::LiveFeed => modules.stop_category("ui").await,
+            Part::Http => {
+                if let Some(server) = server.take() {
+                    server.stop().await;
+                }
+            }
+            Part::Connectors => modules.stop_category("connector").await,
+            Part::Detectors => modules.stop_category("detector").await,
+            Part::Pipeline => {
+                modules.stop_category("action").await;
+                supervisor.stop("core.pipeline").await;
+                modules.stop_category("enricher").await;
+            }
+            Part::Notifiers => modules.stop_category("notifier").await,
+            Part::Core => {
+                supervisor.stop_all().await;
+            }
+            Part::Ledger => match ledger.shut_down().await {
                 Ok(()) => closed = true,
                 Err(error) => slog::error!(log, "the ledger did not close in order"; "error" => %error),
-            }
+            },
         });
         in_time.await && closed
     }

@@ -198,6 +198,7 @@ impl Modules {
                     explainer.suggest_from(move || offered(&gate));
                 }
                 state.running.insert(entry.id, module);
+                self.ctx.health.present(entry.id);
                 Ok(())
             }
             Err(error) => {

@@ -4,7 +4,7 @@
 //! told the ledger ([`Health::next_report`]); what waits is bounded by coalescing changes per module.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -116,6 +116,8 @@ struct Inner {
 struct State {
     children: BTreeMap<&'static str, Child>,
     modules: BTreeMap<&'static str, Module>,
+    /// Started, also those without an actor of their own: they work unless something says otherwise.
+    present: BTreeSet<&'static str>,
     /// Set from outside: it cannot start, it is switched off, it works with a loss.
     imposed: BTreeMap<&'static str, (ModuleStatus, String)>,
     /// The status the ledger last heard of, where it differs from the present one.
@@ -164,6 +166,13 @@ impl Health {
     /// A module that is switched on again: its actors tell how it is.
     pub fn enabled(&self, module: ModuleId) {
         self.impose(module, None);
+    }
+
+    /// A module that was started. It is listed from now on, also if it has no actor that could tell how it is.
+    pub fn present(&self, module: ModuleId) {
+        let mut state = self.inner.state.lock();
+        state.present.insert(module.as_str());
+        self.refresh(&mut state, module.as_str());
     }
 
     /// Something without which the service cannot do its job, or `None` when it is back.
@@ -375,6 +384,7 @@ impl Health {
             (Some(imposed), Some(worse)) if badness(worse.0) > badness(imposed.0) && imposed.0 != ModuleStatus::Disabled => worse,
             (Some(imposed), _) => imposed.clone(),
             (None, Some(of_children)) => of_children,
+            (None, None) if state.present.contains(name) => (ModuleStatus::Healthy, String::new()),
             (None, None) => return,
         };
         let since = self.inner.clock.now();
