@@ -72,6 +72,27 @@ await story(async () => {
   await approver.getByRole("button", { name: "Deny", exact: true }).click();
   await approver.getByRole("article").getByText("denied").first().waitFor();
 
+  // the answer to a start is lost: the page does not say that nothing was started, and shows what became of it
+  for (const [words, lose, became] of [
+    ["fourth", async (route) => { await route.fetch(); await route.abort(); }, /executing|succeeded/],
+    ["fifth", (route) => route.fulfill({ status: 503, contentType: "application/problem+json", body: '{"title":"x","status":503,"detail":"the service is busy","code":"unavailable"}' }), /approved/],
+  ]) {
+    await approver.route("**/execute", lose, { times: 1 });
+    await propose(words);
+    await approver.getByRole("link", { name: /^Actions/ }).click();
+    await row(approver, /pending/).first().click();
+    await approver.getByRole("button", { name: "Approve…" }).click();
+    await approver.getByLabel("Reason").fill("and the answer is lost");
+    await approver.getByRole("button", { name: "Approve and execute" }).click();
+    const lost = approver.getByRole("dialog", { name: "It may have started" });
+    await lost.getByText("Do not propose it again").waitFor();
+    await lost.getByText(/^It is now: /).filter({ hasText: became }).waitFor();
+    await lost.getByRole("button", { name: "Close" }).click();
+  }
+  // nothing was started, and the same token still does it
+  await approver.getByRole("button", { name: "Execute now" }).click();
+  await approver.getByRole("article").getByText("succeeded").first().waitFor();
+
   // the destructive tier asks for the password, and for two people
   await api(admin, "POST", "/api/users", { username: "olga", role: "operator", password: PASSWORD });
   await api(admin, "POST", `/api/incidents/${incident.id}/proposals`, { action: "destroy", params: {}, reasoning: "no other way" }, 201);
@@ -100,7 +121,7 @@ await story(async () => {
   await olga.getByLabel("Reason").fill("something is wrong");
   await olga.getByRole("button", { name: "Stop every action", exact: true }).click();
   await olga.getByText("Kill switch on.").waitFor();
-  await propose("fourth");
+  await propose("last");
   await approver.getByRole("link", { name: /^Actions/ }).click();
   await row(approver, /pending/).first().click();
   await approver.getByRole("button", { name: "Approve…" }).click();

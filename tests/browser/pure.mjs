@@ -8,7 +8,7 @@ import { corpus } from "./corpus.mjs";
 
 const page = async (name) => import(`data:text/javascript,${encodeURIComponent(readFileSync(new URL(`../../src/http/dashboard/page/${name}`, import.meta.url), "utf8"))}`);
 const { canonical, digestOf, sha256 } = await page("sha256.js");
-const { commandLine, exactPieces, left, pieces } = await page("words.js");
+const { commandLine, exactPieces, left, mayHaveStarted, pieces } = await page("words.js");
 
 // a generator that gives the same numbers every time
 let seed = 42;
@@ -49,3 +49,11 @@ for (const text of elements) {
 assert.equal(left("2026-01-01T00:00:00Z", Date.parse("2025-12-31T23:58:55Z")), "1:05");
 assert.equal(left("2026-01-01T00:00:00Z", Date.parse("2025-12-31T22:00:00Z")), "2:00:00");
 assert.equal(left("2026-01-01T00:00:00Z", Date.parse("2026-01-01T00:00:00Z")), "time is up");
+
+// only a refusal says for certain that nothing was started
+for (const [status, code] of [[401, "bad_token"], [409, "target_busy"], [410, "token_expired"], [429, "slow_down"], [503, "clock_regression"], [503, "no_executor"]]) {
+  assert.ok(!mayHaveStarted({ status, code }), `${status} ${code}`);
+}
+for (const [status, code] of [[0, "unreachable"], [500, "internal"], [502, ""], [503, "unavailable"], [202, "strange"], [undefined, undefined]]) {
+  assert.ok(mayHaveStarted({ status, code }), `${status} ${code}`);
+}

@@ -1,10 +1,10 @@
 // Decisions on a proposed action. What is sent is the digest of what was shown when the dialog opened.
 
 import * as api from "./api.js";
-import { ask } from "./ask.js";
+import { ask, show } from "./ask.js";
 import { announce, h, said } from "./dom.js";
 import { changed, loadApprovals, state, takeApproval } from "./store.js";
-import { commandLine } from "./words.js";
+import { commandLine, mayHaveStarted } from "./words.js";
 
 const reload = async (id) => {
   takeApproval(await api.approval(id));
@@ -69,7 +69,7 @@ export const approve = (approval, password = approval.risk === "destructive") =>
       await start(now, answer.token);
     } catch (problem) {
       // it is approved all the same; the dialog must not ask for that again
-      refused(problem);
+      notStarted(now, problem);
     }
     return true;
   },
@@ -80,13 +80,43 @@ function refused(problem) {
   setTimeout(() => ask({ title: "It was not started", intro: [h("p", { class: "trouble" }, problem.text)], buttons: [{ name: "go", text: "Close" }], run: () => true }));
 }
 
+const LOOKS = 5;
+const LOOK_AGAIN = 2_000;
+
+/** The approval as the service has it now; null if it cannot be read for a while. */
+async function lookedUp(id) {
+  for (let look = 1; ; look += 1) {
+    try {
+      return await api.approval(id);
+    } catch {
+      if (look === LOOKS) return null;
+    }
+    await new Promise((resolve) => { setTimeout(resolve, LOOK_AGAIN); });
+  }
+}
+
+/** The answer to a start was lost: what became of it is looked up, and nobody is told that nothing happened. */
+function unsure(approval, problem) {
+  const text = problem.text ?? String(problem);
+  announce(`${text}: it may have started`, true);
+  const now = h("p", { role: "status" }, "Looking what became of it…");
+  lookedUp(approval.id).then((found) => {
+    if (found) takeApproval(found);
+    now.replaceChildren(h("strong", null, found ? `It is now: ${found.status}` : "What became of it cannot be read just now"), found?.status === "approved" ? ". It can be executed again: it starts at most once." : ".");
+    loadApprovals();
+  });
+  setTimeout(() => show("It may have started", h("p", { class: "trouble" }, text), h("p", null, "Do not propose it again before you know how it ended."), now));
+}
+
+const notStarted = (approval, problem) => (mayHaveStarted(problem) ? unsure(approval, problem) : refused(problem));
+
 export async function run(approval) {
   try {
     await start(approval, state.tokens.get(approval.id));
   } catch (problem) {
     // a token that was refused for good is of no more use
     if ([401, 403, 410].includes(problem.status) || problem.code === "token_used") state.tokens.delete(approval.id);
-    refused(problem);
+    notStarted(approval, problem);
     reload(approval.id).catch(changed);
   }
 }

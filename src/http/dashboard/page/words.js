@@ -97,3 +97,9 @@ export const number = (value) => (typeof value === "number" ? String(Math.round(
 export const percent = (share) => `${Math.round((Number(share) || 0) * 100)} %`;
 export const plural = (count, one, many = `${one}s`) => `${count} ${count === 1 ? one : many}`;
 export const spaced = (name) => String(name ?? "").replaceAll("_", " ");
+
+/**
+ * Whether a start may have happened although this was the answer: only a refusal says for certain that it did not. No
+ * answer, one that is not understood, and a failure of the service leave it open.
+ */
+export const mayHaveStarted = ({ status, code }) => !(status >= 400 && status < 500) && !["clock_regression", "no_executor"].includes(code);
