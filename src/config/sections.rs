@@ -112,10 +112,13 @@ pub struct Retention {
     /// Days that signals are kept, counted from their receipt.
     #[schemars(range(min = 1, max = 36_500))]
     pub signals_days: u32,
-    /// Bytes that signals may take on disk; the oldest go first.
+    /// Bytes that signals may take on disk, nothing else counted; the oldest go first.
     pub signals_max_bytes: Size,
     /// How long events can be replayed to a socket that was away.
     pub events: Span,
+    /// Bytes that events may take on disk; the oldest go first. What a notifier has not read yet is kept until they take
+    /// twice as much.
+    pub events_max_bytes: Size,
     /// Days that resolved incidents with their timelines and evidence, alerts that are over, and the decisions about
     /// them are kept, counted from when they were over. What is open is never deleted, and the audit log never either.
     #[schemars(range(min = 1, max = 36_500))]
@@ -124,7 +127,13 @@ pub struct Retention {
 
 impl Default for Retention {
     fn default() -> Retention {
-        Retention { signals_days: 7, signals_max_bytes: Size(10 << 30), events: Span::seconds(7 * 86_400), incidents_days: 90 }
+        Retention {
+            signals_days: 7,
+            signals_max_bytes: Size(10 << 30),
+            events: Span::seconds(7 * 86_400),
+            events_max_bytes: Size(1 << 30),
+            incidents_days: 90,
+        }
     }
 }
 

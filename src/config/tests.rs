@@ -128,6 +128,7 @@ fn without_a_file_everything_has_a_safe_default() {
     assert_eq!(config.server.listen.to_string(), "127.0.0.1:3000");
     assert_eq!(config.ledger.dir, std::path::PathBuf::from("./data"));
     assert_eq!(config.ledger.retention.signals_days, 7);
+    assert_eq!(config.ledger.retention.events_max_bytes, Size(1 << 30));
     assert!(config.modules[&ModuleId::new("detector.regex")].enabled);
 }
 

@@ -120,6 +120,8 @@ pub struct Retention {
     pub signals_max_bytes: u64,
     /// Events.
     pub events: Duration,
+    /// Events, by their size on disk. Waits for whoever delivers them, until they take twice as much.
+    pub events_max_bytes: u64,
     /// Resolved incidents with their timelines and evidence, alerts that are over, decisions: since they were over.
     pub incidents: Duration,
     /// Claimed (source, id) pairs.
@@ -131,7 +133,15 @@ pub struct Retention {
 impl Default for Retention {
     fn default() -> Retention {
         const DAY: Duration = Duration::from_secs(86_400);
-        Retention { signals: 7 * DAY, signals_max_bytes: 10 << 30, events: 7 * DAY, incidents: 90 * DAY, claims: DAY, idempotency: DAY }
+        Retention {
+            signals: 7 * DAY,
+            signals_max_bytes: 10 << 30,
+            events: 7 * DAY,
+            events_max_bytes: 1 << 30,
+            incidents: 90 * DAY,
+            claims: DAY,
+            idempotency: DAY,
+        }
     }
 }
 

@@ -23,7 +23,7 @@ use crate::{
     read::ReadPool,
     storage::Storage,
     tables,
-    tx::{Heads, Identity},
+    tx::{Heads, Identity, Sizes},
     writer::{WriterState, queue::Queue},
 };
 
@@ -216,13 +216,15 @@ pub(crate) fn heads(conn: &mut SqliteConnection) -> Result<Heads, LedgerError> {
         event: tables::events::head(conn)?,
         audit: tables::audit::load_head(conn)?,
         tick: tables::ticks::held(conn)?,
+        sizes: Sizes::default(),
     })
 }
 
-/// The same with the tree over the audit log, which a log that is older than the tree is given now.
+/// The same with the tree over the audit log, which a log that is older than the tree is given now, and with what the logs take.
 pub(crate) fn heads_with_tree(conn: &mut SqliteConnection) -> Result<Heads, LedgerError> {
     let mut heads = heads(conn)?;
     heads.audit.tree = tables::audit::tree::load_or_fill(conn, &heads.audit)?;
+    heads.sizes = Sizes { signals: tables::signals::total(conn)?, events: tables::events::total(conn)? };
     Ok(heads)
 }
 
@@ -356,7 +358,7 @@ fn check_in_background(shared: Arc<Shared>) {
             Err(error) if error.storage().is_some_and(|failure| failure.reason == FailureReason::Damaged) => {
                 found_damage(&shared, &path, error.to_string());
             }
-            Err(error) => shared.storage.notice(format!("the check after the unclean stop could not be made: {error}")),
+            Err(error) => shared.storage.notice("check", format!("the check after the unclean stop could not be made: {error}")),
         }
     };
     if let Err(error) = std::thread::Builder::new().name("ledger-check".to_owned()).spawn(check) {

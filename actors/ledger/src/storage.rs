@@ -1,6 +1,9 @@
 //! Whether storage takes writes, for everybody to see.
 
+use std::collections::BTreeMap;
+
 use opspilot_kernel::time::Timestamp;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::{
@@ -13,7 +16,8 @@ use crate::{
 pub enum StorageHealth {
     /// It takes writes.
     Healthy {
-        /// Something a person should know although writes work: a check that found damage, a gap.
+        /// What a person should know although writes work: a check that could not be made, a gap. It stays until the
+        /// process ends; a failure in between hides it and takes nothing of it away.
         notice: Option<String>,
     },
     /// It refuses writes; reads go on. Tried again by itself, unless the reason is fatal.
@@ -36,11 +40,13 @@ impl StorageHealth {
 #[derive(Debug)]
 pub(crate) struct Storage {
     health: watch::Sender<StorageHealth>,
+    /// What was noted, the newest of each kind.
+    notices: Mutex<BTreeMap<&'static str, String>>,
 }
 
 impl Storage {
     pub(crate) fn new() -> Storage {
-        Storage { health: watch::Sender::new(StorageHealth::Healthy { notice: None }) }
+        Storage { health: watch::Sender::new(StorageHealth::Healthy { notice: None }), notices: Mutex::new(BTreeMap::new()) }
     }
 
     pub(crate) fn health(&self) -> StorageHealth {
@@ -87,21 +93,48 @@ impl Storage {
     }
 
     pub(crate) fn heal(&self) {
+        // held over the change, so that a notice of this moment is not lost between the two
+        let notices = self.notices.lock();
         self.health.send_if_modified(|health| match health {
             StorageHealth::Failed { failure, .. } if !failure.reason.is_fatal() => {
-                *health = StorageHealth::Healthy { notice: None };
+                *health = StorageHealth::Healthy { notice: joined(&notices) };
                 true
             }
             _ => false,
         });
     }
 
-    /// Something a person should know although writes work.
-    pub(crate) fn notice(&self, text: String) {
+    /// Something a person should know although writes work. It takes the place of the one before of its kind.
+    pub(crate) fn notice(&self, kind: &'static str, text: String) {
+        let mut notices = self.notices.lock();
+        notices.insert(kind, text);
         self.health.send_modify(|health| {
             if let StorageHealth::Healthy { notice } = health {
-                *notice = Some(text);
+                *notice = joined(&notices);
             }
         });
+    }
+}
+
+/// All that was noted, in one line.
+fn joined(notices: &BTreeMap<&'static str, String>) -> Option<String> {
+    (!notices.is_empty()).then(|| notices.values().map(String::as_str).collect::<Vec<_>>().join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gap_stays_in_health_through_a_failure_and_beside_what_else_is_noted() {
+        let storage = Storage::new();
+        storage.notice("signals", "signals up to 5 are gone".to_owned());
+        storage.notice("check", "the check could not be made".to_owned());
+        storage.fail(StorageFailure::new(FailureReason::Full, "no space left"), Timestamp::from_millis(1));
+        storage.notice("signals", "signals up to 9 are gone".to_owned());
+        assert!(!storage.health().is_healthy());
+        storage.heal();
+        let notice = Some("the check could not be made; signals up to 9 are gone".to_owned());
+        assert_eq!(storage.health(), StorageHealth::Healthy { notice });
     }
 }

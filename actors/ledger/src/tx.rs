@@ -34,6 +34,15 @@ pub(crate) struct Heads {
     pub(crate) audit: AuditHead,
     /// A tick that waits for the detectors.
     pub(crate) tick: Option<HeldTick>,
+    /// What the logs take that have a bound in bytes.
+    pub(crate) sizes: Sizes,
+}
+
+/// Bytes that the rows of a log take, counted up and down with them, and anew when the database is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Sizes {
+    pub(crate) signals: u64,
+    pub(crate) events: u64,
 }
 
 /// What a transaction did so far, to be told after the commit.
@@ -113,6 +122,7 @@ impl Tx<'_> {
             .values((t::seq.eq(stored(seq)?), t::at.eq(self.work.now.millis()), t::kind.eq(kind.as_str()), t::body.eq(&body)))
             .execute(self.conn)?;
         self.work.heads.event = seq;
+        self.work.heads.sizes.events += crate::tables::events::stored_len(body.len());
         self.work.events.push((Arc::new(envelope), body.len() * 2 + 256));
         Ok(seq)
     }

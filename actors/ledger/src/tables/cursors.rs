@@ -158,6 +158,17 @@ pub(crate) fn least(conn: &mut SqliteConnection, log: &str) -> Result<Option<Seq
     least.map(loaded).transpose()
 }
 
+/// The least cursor of all that read events for somebody else; `None` if there is none. A cursor that is named after a
+/// module, as `module/what`, waits only while that module is switched on.
+pub(crate) fn least_of_events(conn: &mut SqliteConnection) -> Result<Option<Seq>, LedgerError> {
+    use follower_cursor::dsl as t;
+    let off: Vec<String> = t::follower_cursor.filter(t::live.eq(false)).select(t::module).load(conn)?;
+    let on: Vec<(String, i64)> =
+        t::follower_cursor.filter(t::live.eq(true)).filter(t::log.eq("events")).select((t::module, t::seq)).load(conn)?;
+    let is_off = |name: &str| name.split_once('/').is_some_and(|(module, _)| off.iter().any(|off| off == module));
+    on.into_iter().filter(|(name, _)| !is_off(name)).map(|(_, seq)| seq).min().map(loaded).transpose()
+}
+
 /// Whether every live follower of the signals has committed what it makes of those up to `seq`.
 pub(crate) fn all_done(conn: &mut SqliteConnection, seq: Seq) -> Result<bool, LedgerError> {
     use follower_cursor::dsl as t;

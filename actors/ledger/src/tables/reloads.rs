@@ -40,7 +40,7 @@ impl Tx<'_> {
         let (seq, at) = (self.work.heads.signal + 1, self.work.now);
         let reload = Reload { module: module.to_owned(), digest: digest.clone(), config: config.clone() };
         let body = serde_json::to_vec(&reload).map_err(|error| LedgerError::Internal(error.to_string()))?;
-        signals::insert_mark(self.conn, seq, at, &body)?;
+        self.work.heads.sizes.signals += signals::insert_mark(self.conn, seq, at, &body)?;
         self.work.heads.signal = seq;
         self.work.signals.push((LogEntry::Reload { seq, at, reload: Arc::new(reload) }, body.len() * 2 + 256));
         self.audit(AuditEntry {

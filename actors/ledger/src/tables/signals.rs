@@ -36,7 +36,12 @@ fn size(len: usize) -> Result<i64, LedgerError> {
     i64::try_from(len).map_err(|_| LedgerError::out_of_range("the size of a row"))
 }
 
-pub(crate) fn insert(conn: &mut SqliteConnection, block: &NewBlock<'_>) -> Result<(), LedgerError> {
+/// What a row takes besides its long columns, about.
+const ROW: usize = 64;
+
+/// Stores a block. Says what it takes.
+pub(crate) fn insert(conn: &mut SqliteConnection, block: &NewBlock<'_>) -> Result<u64, LedgerError> {
+    let takes = block.data.len() + block.filter.len() + block.sources.len() + ROW;
     let count = i32::try_from(block.last + 1 - block.first).map_err(|_| LedgerError::out_of_range("the number of signals"))?;
     diesel::insert_into(t::signal_block)
         .values((
@@ -50,21 +55,21 @@ pub(crate) fn insert(conn: &mut SqliteConnection, block: &NewBlock<'_>) -> Resul
             t::received_max.eq(block.received.1.millis()),
             t::more_sources.eq(block.more_sources),
             t::raw_len.eq(size(block.raw_len)?),
-            t::stored_len.eq(size(block.data.len() + block.filter.len() + block.sources.len() + 64)?),
+            t::stored_len.eq(size(takes)?),
             t::sources.eq(block.sources),
             t::filter.eq(block.filter),
             t::data.eq(block.data),
         ))
         .execute(conn)?;
-    Ok(())
+    Ok(u64::try_from(takes).unwrap_or(u64::MAX))
 }
 
-pub(crate) fn insert_tick(conn: &mut SqliteConnection, seq: Seq, at: Timestamp) -> Result<(), LedgerError> {
+pub(crate) fn insert_tick(conn: &mut SqliteConnection, seq: Seq, at: Timestamp) -> Result<u64, LedgerError> {
     insert_mark(conn, seq, at, &[])
 }
 
-/// An entry without signals: a tick, or with a body a reload.
-pub(crate) fn insert_mark(conn: &mut SqliteConnection, seq: Seq, at: Timestamp, body: &[u8]) -> Result<(), LedgerError> {
+/// An entry without signals: a tick, or with a body a reload. Says what it takes.
+pub(crate) fn insert_mark(conn: &mut SqliteConnection, seq: Seq, at: Timestamp, body: &[u8]) -> Result<u64, LedgerError> {
     let none: &[u8] = &[];
     let (seq, at) = (stored(seq)?, at.millis());
     diesel::insert_into(t::signal_block)
@@ -79,13 +84,18 @@ pub(crate) fn insert_mark(conn: &mut SqliteConnection, seq: Seq, at: Timestamp, 
             t::received_max.eq(at),
             t::more_sources.eq(false),
             t::raw_len.eq(0),
-            t::stored_len.eq(size(body.len() + 64)?),
+            t::stored_len.eq(size(body.len() + ROW)?),
             t::sources.eq("[]"),
             t::filter.eq(none),
             t::data.eq(body),
         ))
         .execute(conn)?;
-    Ok(())
+    Ok(u64::try_from(body.len() + ROW).unwrap_or(u64::MAX))
+}
+
+/// What all rows take together.
+pub(crate) fn total(conn: &mut SqliteConnection) -> Result<u64, LedgerError> {
+    loaded(diesel::dsl::sql::<diesel::sql_types::BigInt>("SELECT COALESCE(SUM(stored_len), 0) FROM signal_block").get_result(conn)?)
 }
 
 /// The last number given out.
@@ -159,9 +169,16 @@ impl Reader<'_> {
     }
 }
 
-/// The oldest rows that a step may delete, as (first, last, received), never the newest of all:
-/// its number must stay known.
-fn oldest(conn: &mut SqliteConnection, rows: i64, bytes: i64) -> Result<Vec<(i64, i64, i64)>, LedgerError> {
+/// A row that may be deleted.
+struct Old {
+    first: i64,
+    last: i64,
+    received: i64,
+    takes: i64,
+}
+
+/// The oldest rows that a step may delete, never the newest of all: its number must stay known.
+fn oldest(conn: &mut SqliteConnection, rows: i64, bytes: i64) -> Result<Vec<Old>, LedgerError> {
     let newest: Option<i64> = t::signal_block.select(diesel::dsl::max(t::first_seq)).first(conn)?;
     let found: Vec<(i64, i64, i64, i64)> = t::signal_block
         .filter(t::first_seq.ne(newest.unwrap_or(0)))
@@ -172,13 +189,30 @@ fn oldest(conn: &mut SqliteConnection, rows: i64, bytes: i64) -> Result<Vec<(i64
     let mut total = 0_i64;
     Ok(found
         .into_iter()
-        .take_while(|(.., stored)| {
+        .take_while(|(.., takes)| {
             let room = total < bytes;
-            total = total.saturating_add(*stored);
+            total = total.saturating_add(*takes);
             room
         })
-        .map(|(first, last, received, _)| (first, last, received))
+        .map(|(first, last, received, takes)| Old { first, last, received, takes })
         .collect())
+}
+
+/// What was deleted.
+#[derive(Debug, Default)]
+pub(crate) struct Deleted {
+    pub(crate) rows: usize,
+    /// What the rows took.
+    pub(crate) bytes: u64,
+    /// The first and the last number, if there were any.
+    pub(crate) range: Option<(Seq, Seq)>,
+}
+
+fn delete(conn: &mut SqliteConnection, old: &[Old]) -> Result<Deleted, LedgerError> {
+    let (Some(first), Some(last)) = (old.first(), old.last()) else { return Ok(Deleted::default()) };
+    let rows = diesel::delete(t::signal_block.filter(t::first_seq.le(last.first))).execute(conn)?;
+    let bytes = loaded(old.iter().map(|row| row.takes).sum())?;
+    Ok(Deleted { rows, bytes, range: Some((loaded(first.first)?, loaded(last.last)?)) })
 }
 
 /// Deletes rows received before `before` that every follower has read.
@@ -188,19 +222,17 @@ pub(crate) fn delete_before(
     least: Option<Seq>,
     rows: i64,
     bytes: i64,
-) -> Result<usize, LedgerError> {
+) -> Result<Deleted, LedgerError> {
     let least = least.map_or(Ok(i64::MAX), stored)?;
-    let old = oldest(conn, rows, bytes)?;
-    match old.iter().take_while(|(_, last, received)| *received < before.millis() && *last <= least).last() {
-        Some((first, ..)) => Ok(diesel::delete(t::signal_block.filter(t::first_seq.le(first))).execute(conn)?),
-        None => Ok(0),
-    }
+    let mut old = oldest(conn, rows, bytes)?;
+    let keep = old.iter().position(|row| row.received >= before.millis() || row.last > least).unwrap_or(old.len());
+    old.truncate(keep);
+    delete(conn, &old)
 }
 
-/// Deletes the oldest rows whoever still wants them: first and last number, and how many rows.
-pub(crate) fn delete_oldest(conn: &mut SqliteConnection, rows: i64, bytes: i64) -> Result<Option<(Seq, Seq, usize)>, LedgerError> {
-    let old = oldest(conn, rows, bytes)?;
-    let (Some((first, ..)), Some((place, last, _))) = (old.first(), old.last()) else { return Ok(None) };
-    let deleted = diesel::delete(t::signal_block.filter(t::first_seq.le(place))).execute(conn)?;
-    Ok(Some((loaded(*first)?, loaded(*last)?, deleted)))
+/// Deletes the oldest rows whoever still wants them, until at least `excess` bytes are gone.
+pub(crate) fn delete_oldest(conn: &mut SqliteConnection, excess: u64, rows: i64, bytes: i64) -> Result<Deleted, LedgerError> {
+    let excess = i64::try_from(excess).unwrap_or(i64::MAX);
+    let old = oldest(conn, rows, bytes.min(excess))?;
+    delete(conn, &old)
 }

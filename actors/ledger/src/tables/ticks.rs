@@ -40,7 +40,7 @@ impl Tx<'_> {
     /// Commits the passing of time, numbered.
     pub(crate) fn tick(&mut self, at: Timestamp) -> Result<(), LedgerError> {
         let signal = self.work.heads.signal + 1;
-        signals::insert_tick(self.conn, signal, at)?;
+        self.work.heads.sizes.signals += signals::insert_tick(self.conn, signal, at)?;
         self.work.heads.signal = signal;
         self.work.signals.push((LogEntry::Tick { seq: signal, at }, 64));
         let since = self.work.heads.tick.map_or(at, |held| held.since);

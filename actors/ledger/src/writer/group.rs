@@ -244,6 +244,9 @@ impl WriterState {
             shared.checkpoint_wanted.notify_one();
         }
         shared.metrics.audit_size.set(i64::try_from(self.heads.audit.size).unwrap_or(i64::MAX));
+        for (log, bytes) in [("signals", self.heads.sizes.signals), ("events", self.heads.sizes.events)] {
+            shared.metrics.log_bytes.with_label_values(&[log]).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        }
         for (log, bytes) in
             [("signals", shared.signals.ring_bytes()), ("alerts", shared.alerts.ring_bytes()), ("events", shared.events.ring_bytes())]
         {
@@ -355,7 +358,7 @@ impl Row {
     /// Writes the row and its event. Says how many bytes it takes.
     fn store(self, tx: &mut Tx<'_>) -> Result<u64, LedgerError> {
         let sources = serde_json::to_string(&self.sources.named).map_err(|error| LedgerError::Internal(error.to_string()))?;
-        signals::insert(
+        let takes = signals::insert(
             tx.conn,
             &NewBlock {
                 first: self.first,
@@ -378,6 +381,7 @@ impl Row {
             kinds: self.kinds,
             pieces: self.pieces,
         };
+        tx.work.heads.sizes.signals += takes;
         tx.committed_block(block, self.raw_len + 256);
         tx.event(Event::LogIngested {
             first_seq: self.first,

@@ -1,11 +1,12 @@
 //! Retention: what is old goes, in small steps between groups, whole rows only.
 //!
 //! Signals wait for every follower that is still behind them. The size limit does not: what it takes from
-//! a follower is a gap, recorded in health, in the audit chain and in a metric.
+//! a follower is a gap, recorded in health, in the audit chain and in a metric. It goes by what the rows of signals take,
+//! so nothing else in the database costs a signal. Events have a limit of their own, which waits for whoever
+//! delivers them until they take twice as much.
 
 use std::time::Duration;
 
-use diesel::{prelude::*, sql_types};
 use serde_json::json;
 
 use super::WriterState;
@@ -23,6 +24,8 @@ use crate::{
 const EVERY: Duration = Duration::from_secs(60);
 /// Rows of one table in one step, so that a step stays short.
 const ROWS: i64 = 500;
+/// How many times their size limit events must take before it passes whoever has not read them.
+const FAR: u64 = 2;
 
 /// What one step deleted.
 #[derive(Debug, Default)]
@@ -34,14 +37,16 @@ struct Step {
     over: over::Gone,
     denied: u64,
     forgotten_early: usize,
-    gap: Option<String>,
+    /// The size limit of events deleted some: there may be more.
+    shrunk: bool,
+    gaps: Vec<Gap>,
 }
 
-/// Bytes of the database that hold something.
-fn used_bytes(conn: &mut SqliteConnection) -> Result<u64, LedgerError> {
-    let mut number = |query: &str| -> Result<i64, LedgerError> { Ok(diesel::dsl::sql::<sql_types::BigInt>(query).get_result(conn)?) };
-    let pages = number("PRAGMA page_count")?.saturating_sub(number("PRAGMA freelist_count")?);
-    Ok(u64::try_from(pages.saturating_mul(number("PRAGMA page_size")?)).unwrap_or(0))
+/// What a size limit took from a follower.
+#[derive(Debug)]
+struct Gap {
+    kind: &'static str,
+    text: String,
 }
 
 impl WriterState {
@@ -60,13 +65,19 @@ impl WriterState {
         let step = self.own(|tx| {
             let mut step = Step { denied: tx.denied_summaries(wall.millis())?, ..Step::default() };
             let least = cursors::least(tx.conn, "signals")?;
-            step.signals = signals::delete_before(tx.conn, wall.before(retention.signals), least, ROWS, bytes)?;
-            if used_bytes(tx.conn)? > retention.signals_max_bytes {
-                shrink(tx, least, bytes, &mut step)?;
+            let gone = signals::delete_before(tx.conn, wall.before(retention.signals), least, ROWS, bytes)?;
+            step.signals = gone.rows;
+            tx.work.heads.sizes.signals = tx.work.heads.sizes.signals.saturating_sub(gone.bytes);
+            let excess = tx.work.heads.sizes.signals.saturating_sub(retention.signals_max_bytes);
+            if excess > 0 {
+                shrink_signals(tx, excess, least, bytes, &mut step)?;
             }
             let least = cursors::least(tx.conn, "alerts")?;
             step.alerts = alert_log::delete_before(tx.conn, wall.before(retention.signals), least, ROWS)?;
-            step.events = events::delete_before(tx.conn, wall.before(retention.events), ROWS)?;
+            let gone = events::delete_before(tx.conn, wall.before(retention.events), ROWS)?;
+            step.events = gone.rows;
+            tx.work.heads.sizes.events = tx.work.heads.sizes.events.saturating_sub(gone.bytes);
+            shrink_events(tx, retention.events_max_bytes, &mut step)?;
             step.over = over::delete_before(tx.conn, wall.before(retention.incidents), ROWS)?;
             if step.over.incidents > 0 {
                 tx.audit(AuditEntry {
@@ -94,7 +105,7 @@ impl WriterState {
         let full = [step.alerts, step.events, step.over.alerts, step.over.decisions]
             .iter()
             .any(|rows| i64::try_from(*rows).is_ok_and(|rows| rows >= ROWS));
-        let full = full || step.over.incidents > 0;
+        let full = full || step.over.incidents > 0 || step.shrunk;
         self.upkeep.retain_on = full || step.signals > 0;
         self.upkeep.retain_at = Some(if self.upkeep.retain_on { now } else { now.saturating_add(EVERY) });
         let over = &step.over;
@@ -116,27 +127,58 @@ impl WriterState {
         metrics.claims.set(i64::try_from(self.claims.len()).unwrap_or(i64::MAX));
         metrics.claims_evicted.inc_by(u64::try_from(step.forgotten_early).unwrap_or(0));
         metrics.denied_coalesced.inc_by(step.denied);
-        if let Some(gap) = step.gap {
+        for gap in step.gaps {
             metrics.gaps.inc();
-            slog::error!(self.shared.options.log, "the size limit deleted signals that a follower had not read"; "gap" => &gap);
-            self.shared.storage.notice(gap);
+            slog::error!(self.shared.options.log, "a size limit deleted what a follower had not read"; "gap" => &gap.text);
+            self.shared.storage.notice(gap.kind, gap.text);
         }
         Ok(())
     }
 }
 
 /// Deletes the oldest signals whoever still wants them, and records what was taken from whom.
-fn shrink(tx: &mut Tx<'_>, least: Option<u64>, bytes: i64, step: &mut Step) -> Result<(), LedgerError> {
-    let Some((first, last, rows)) = signals::delete_oldest(tx.conn, ROWS, bytes)? else { return Ok(()) };
-    step.signals += rows;
+fn shrink_signals(tx: &mut Tx<'_>, excess: u64, least: Option<u64>, bytes: i64, step: &mut Step) -> Result<(), LedgerError> {
+    let gone = signals::delete_oldest(tx.conn, excess, ROWS, bytes)?;
+    tx.work.heads.sizes.signals = tx.work.heads.sizes.signals.saturating_sub(gone.bytes);
+    step.signals += gone.rows;
+    let Some((first, last)) = gone.range else { return Ok(()) };
     if let Some(least) = least.filter(|least| last > *least) {
-        tx.audit(AuditEntry {
-            code: "RET02W",
-            object: Object::new("signals", format!("{}-{last}", first.max(least + 1))),
-            body: json!({ "first_seq": first.max(least + 1), "last_seq": last, "least_cursor": least }),
-            ..AuditEntry::default()
-        })?;
-        step.gap = Some(format!("the size limit deleted signals up to {last}; a follower had only read up to {least}"));
+        step.gaps.push(Gap { kind: "signals", text: taken(tx, "RET02W", "signals", first, last, least)? });
     }
     Ok(())
+}
+
+/// Deletes the oldest events that everybody has read; far over the limit also what somebody has not, and records that.
+fn shrink_events(tx: &mut Tx<'_>, limit: u64, step: &mut Step) -> Result<(), LedgerError> {
+    let takes = tx.work.heads.sizes.events;
+    let excess = takes.saturating_sub(limit);
+    if excess == 0 {
+        return Ok(());
+    }
+    let least = cursors::least_of_events(tx.conn)?;
+    let mut gone = events::delete_oldest(tx.conn, excess, least, ROWS)?;
+    let far = takes.saturating_sub(limit.saturating_mul(FAR));
+    if gone.rows == 0 && far > 0 {
+        gone = events::delete_oldest(tx.conn, far, None, ROWS)?;
+    }
+    tx.work.heads.sizes.events = takes.saturating_sub(gone.bytes);
+    step.events += gone.rows;
+    step.shrunk = gone.rows > 0;
+    let Some((first, last)) = gone.range else { return Ok(()) };
+    if let Some(least) = least.filter(|least| last > *least) {
+        step.gaps.push(Gap { kind: "events", text: taken(tx, "RET04W", "events", first, last, least)? });
+    }
+    Ok(())
+}
+
+/// Records what a size limit took from a follower.
+fn taken(tx: &mut Tx<'_>, code: &'static str, what: &'static str, first: u64, last: u64, least: u64) -> Result<String, LedgerError> {
+    let first = first.max(least + 1);
+    tx.audit(AuditEntry {
+        code,
+        object: Object::new(what, format!("{first}-{last}")),
+        body: json!({ "first_seq": first, "last_seq": last, "least_cursor": least }),
+        ..AuditEntry::default()
+    })?;
+    Ok(format!("the size limit deleted {what} up to {last}; a follower had only read up to {least}"))
 }

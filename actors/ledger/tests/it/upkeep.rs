@@ -2,7 +2,7 @@
 
 use std::{fs, time::Duration};
 
-use opspilot_kernel::{principal::Actor, signal::SignalRef, time::Timestamp};
+use opspilot_kernel::{module::ModuleStatus, principal::Actor, signal::SignalRef, time::Timestamp};
 use opspilot_ledger::{
     AuditFilter, EventEntry, Ledger, Limits, Options, Page, Priority, Retention, SignalBatch, SignalBatchBuilder, StorageHealth, backup,
     restore,
@@ -85,7 +85,7 @@ fn rig_now(rig: &Rig) -> Timestamp {
 fn the_size_limit_passes_a_follower_and_says_so() {
     let rig = Rig::new();
     let mut options = rig.options();
-    options.retention = Retention { signals_max_bytes: 300_000, ..Retention::default() };
+    options.retention = Retention { signals_max_bytes: 50_000, ..Retention::default() };
     options.limits = Limits { signal_ring_bytes: 0, ..options.limits };
     let ledger = Ledger::open(options).unwrap();
     let rt = runtime();
@@ -99,6 +99,104 @@ fn the_size_limit_passes_a_follower_and_says_so() {
     let StorageHealth::Healthy { notice: Some(notice) } = ledger.storage() else { panic!("{:?}", ledger.storage()) };
     assert!(notice.contains("a follower had only read up to 0"), "{notice}");
     assert_eq!(messages(&ledger).last().unwrap().0, 40_000);
+}
+
+/// A ledger whose database is mostly events, each the size of a name, and a few signals that nobody has read.
+fn mostly_events(rig: &Rig, retention: Retention, names: usize) -> Ledger {
+    let mut options = rig.options();
+    options.retention = retention;
+    options.limits = Limits { signal_ring_bytes: 0, event_ring_bytes: 0, ..options.limits };
+    let ledger = Ledger::open(options).unwrap();
+    let rt = runtime();
+    rt.block_on(ledger.write(Priority::Bulk, |tx| tx.follow("detector.slow", "signals"))).unwrap();
+    for n in 0..5 {
+        rt.block_on(ledger.append(lines("a", n, 1))).unwrap();
+    }
+    for n in 0..names {
+        let reason = format!("{n} {}", "x".repeat(2_000));
+        rt.block_on(ledger.write(Priority::Bulk, move |tx| {
+            tx.module_health_changed("detector.slow", ModuleStatus::Healthy, ModuleStatus::Degraded, &reason)
+        }))
+        .unwrap();
+    }
+    ledger
+}
+
+fn gauge(registry: &prometheus::Registry, name: &str, log: &str) -> f64 {
+    let families = registry.gather();
+    let family = families.iter().find(|family| family.name() == name).unwrap();
+    family.get_metric().iter().find(|metric| metric.get_label()[0].value() == log).unwrap().get_gauge().get_value()
+}
+
+#[test]
+fn signals_are_not_deleted_for_what_other_tables_take() {
+    let rig = Rig::new();
+    let retention = Retention { signals_max_bytes: 100_000, ..Retention::default() };
+    let ledger = mostly_events(&rig, retention.clone(), 300);
+    let size = fs::metadata(rig.data().join("opspilot.db")).unwrap().len();
+    let size = size + fs::metadata(rig.data().join("opspilot.db-wal")).unwrap().len();
+    assert!(size > 600_000, "{size}");
+    for _ in 0..2 {
+        rig.clock.advance(Duration::from_secs(61));
+        runtime().block_on(ledger.write(Priority::Control, |_| Ok(()))).unwrap();
+    }
+    runtime().block_on(ledger.write(Priority::Control, |_| Ok(()))).unwrap();
+    assert_eq!(messages(&ledger).len(), 5, "acknowledged, and far below their own limit");
+    drop(ledger);
+    // counted anew at the next start
+    let mut options = rig.options();
+    options.retention = retention;
+    let registry = options.registry.clone();
+    let ledger = Ledger::open(options).unwrap();
+    runtime().block_on(ledger.append(lines("a", 5, 1))).unwrap();
+    let signals = gauge(&registry, "opspilot_ledger_log_bytes", "signals");
+    assert!((400.0..20_000.0).contains(&signals), "{signals}");
+    let events = gauge(&registry, "opspilot_ledger_log_bytes", "events");
+    assert!((600_000.0..1_000_000.0).contains(&events), "{events}");
+}
+
+#[test]
+fn events_have_a_size_limit_that_waits_for_a_channel_until_they_take_twice_as_much() {
+    let rig = Rig::new();
+    let retention = Retention { events_max_bytes: 400_000, ..Retention::default() };
+    let ledger = mostly_events(&rig, retention, 100);
+    let rt = runtime();
+    let oldest = || match ledger.events().next(0, 1).unwrap()[0] {
+        EventEntry::Gap { oldest } => oldest,
+        _ => 1,
+    };
+    let channels = ["pager".to_owned()];
+    rt.block_on(ledger.write(Priority::Bulk, move |tx| tx.outbox_open("notifier.webhook", &channels))).unwrap();
+    rt.block_on(ledger.write(Priority::Bulk, |tx| tx.outbox_cursor("notifier.webhook", "pager", 50))).unwrap();
+    let add = |names: usize| {
+        for n in 0..names {
+            let reason = format!("{n} {}", "x".repeat(2_000));
+            rt.block_on(ledger.write(Priority::Bulk, move |tx| {
+                tx.module_health_changed("detector.slow", ModuleStatus::Healthy, ModuleStatus::Degraded, &reason)
+            }))
+            .unwrap();
+        }
+        rig.clock.advance(Duration::from_secs(61));
+    };
+    add(200);
+    until(&ledger, || oldest() == 51);
+    for _ in 0..3 {
+        rig.clock.advance(Duration::from_secs(61));
+        rt.block_on(ledger.write(Priority::Control, |_| Ok(()))).unwrap();
+    }
+    assert_eq!(oldest(), 51, "over the limit, but not by far: the channel has not read these");
+    assert_eq!(ledger.storage(), StorageHealth::Healthy { notice: None });
+    add(250);
+    until(&ledger, || oldest() > 51);
+    let StorageHealth::Healthy { notice: Some(notice) } = ledger.storage() else { panic!("{:?}", ledger.storage()) };
+    assert!(notice.contains("deleted events up to") && notice.contains("had only read up to 50"), "{notice}");
+    assert_eq!(codes(&ledger, AuditFilter { action: Some("RET".to_owned()), ..AuditFilter::default() })[0], "RET04W");
+    assert!(oldest() < 300, "no more than what is over twice the limit");
+    rt.block_on(ledger.write(Priority::Bulk, |tx| tx.unfollow("notifier.webhook"))).unwrap();
+    let before = oldest();
+    rig.clock.advance(Duration::from_secs(61));
+    until(&ledger, || oldest() > before + 100);
+    assert_eq!(messages(&ledger).len(), 5);
 }
 
 #[test]
