@@ -127,7 +127,7 @@ class Log:
         def details():
             value = json.loads(body)
             return value if isinstance(value, dict) else {}
-        if code in ("SGN01I", "SGN03W"):
+        if code in ("SGN01I", "SGN02I", "SGN03W"):
             value = details()
             return (code, unhex(value.get("public"))) if value.get("purpose") == "audit" else ("", None)
         if code in ("RED01I", "RET01I") and obj["t"] == "audit":
@@ -139,11 +139,12 @@ class Log:
             found = value.get("approval"), value.get("jti_sha256")
             if not all(isinstance(text, str) for text in found): raise ValueError("execution")
             return code, (obj["id"], *found)
+        if code == "RES01I" and body is not None: json.loads(body)
         return code, obj["id"]
 
     def heed(self, seq, code, what):
         if code == "CHK01I": self.announced.append(seq)
-        elif code in ("SGN01I", "SGN03W"): self.events.append((seq, what, code == "SGN01I"))
+        elif code in ("SGN01I", "SGN02I", "SGN03W"): self.events.append((seq, what, code == "SGN01I"))
         elif code in ("RED01I", "RET01I") and isinstance(what, tuple): self.gone.append(what)
         elif code == "APR01I": self.approved.add(what)
         elif code == "EXE01I":

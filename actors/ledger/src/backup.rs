@@ -17,7 +17,7 @@ use crate::{
     open::{DATABASE, MARKER, heads, text, url_of},
     read::Reader,
     tables::{
-        audit::{AuditEntry, Object, checkpoints::ROLLED_BACK},
+        audit::{AuditEntry, Object},
         meta,
     },
     tx::Tx,
@@ -186,9 +186,6 @@ impl Tx<'_> {
         let old = meta::get(self.conn, meta::EPOCH)?.unwrap_or_default();
         let new = hex::encode(rand::random::<[u8; 8]>());
         meta::set(self.conn, meta::EPOCH, &new)?;
-        if let Some(behind) = behind {
-            meta::set(self.conn, ROLLED_BACK, behind)?;
-        }
         self.audit(AuditEntry {
             code: "RES01I",
             actor: actor.clone(),

@@ -77,8 +77,12 @@ pub(crate) enum Said {
     Checkpoint,
     /// A key signs checkpoints from now on: its public part.
     KeyInUse([u8; 32]),
+    /// Another key has taken the place of this one, which signs nothing from here on.
+    KeyRetired([u8; 32]),
     /// What this key signs from here on does not count.
     KeyRevoked([u8; 32]),
+    /// A restore went back behind the published note with this digest.
+    WentBackBehind(String),
     /// The payloads of these entries were deleted.
     Deleted(u64, u64),
     /// This approval was given.
@@ -165,14 +169,20 @@ fn said(code: &str, object: Object<'_>, body: Option<&[u8]>) -> Result<Said, &'s
     let text = |details: &Value, name: &str| details.get(name).and_then(Value::as_str).map(str::to_owned);
     Ok(match code {
         "CHK01I" => Said::Checkpoint,
-        "SGN01I" | "SGN03W" => {
+        "SGN01I" | "SGN02I" | "SGN03W" => {
             let details = details()?;
             if text(&details, "purpose").as_deref() != Some("audit") {
                 return Ok(Said::Nothing);
             }
             let public = text(&details, "public").and_then(|public| hash_of(&public)).ok_or("it names no key")?;
-            if code == "SGN01I" { Said::KeyInUse(public) } else { Said::KeyRevoked(public) }
+            match code {
+                "SGN01I" => Said::KeyInUse(public),
+                "SGN02I" => Said::KeyRetired(public),
+                _ => Said::KeyRevoked(public),
+            }
         }
+        // without its payload it goes back behind nothing
+        "RES01I" if body.is_some() => text(&details()?, "behind").map_or(Said::Nothing, Said::WentBackBehind),
         "RED01I" | "RET01I" if object.t == "audit" => {
             let (from, to) = object.id.split_once('-').unwrap_or((&object.id, &object.id));
             let number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?;

@@ -32,7 +32,8 @@
 //!
 //! **Keys.** `SGN01I` entries name the keys that sign checkpoints (body: `purpose` = `audit`, `public` in hex). A key is
 //! trusted if it was given to the verifier, or if such an entry names it that is covered by a checkpoint which a trusted
-//! key signed. What a key signs over or behind a `SGN03W` entry that names it does not count.
+//! key signed. No checkpoint over or behind a `SGN02I` (retired) or `SGN03W` (revoked) entry may be signed by the key that
+//! the entry names.
 //!
 //! **What a verifier checks** of an export (the form of which is described in `export`):
 //!
@@ -64,6 +65,7 @@ mod keys;
 pub mod note;
 mod proof;
 pub(crate) mod published;
+mod signatures;
 pub(crate) mod signer;
 #[cfg(test)]
 mod tests;

@@ -16,7 +16,7 @@ use super::note::{MAX_NOTE, SignedNote};
 use crate::{
     error::{LedgerError, OpenError},
     lock::io_error,
-    tables::{audit::checkpoints::ROLLED_BACK, meta},
+    tables::{audit::said, meta},
 };
 
 /// The file in the data directory.
@@ -89,7 +89,7 @@ pub(crate) fn not_behind(dir: &Path, conn: &mut SqliteConnection, size: u64) -> 
         return Ok(());
     }
     let failed = |source: LedgerError| OpenError::Database { path: path.display().to_string(), source };
-    if meta::get(conn, ROLLED_BACK).map_err(failed)? == Some(digest(&note)) {
+    if said::went_back_behind(conn, &digest(&note)).map_err(failed)? {
         return Ok(());
     }
     meta::set(conn, meta::EPOCH, &hex::encode(rand::random::<[u8; 8]>())).map_err(failed)?;

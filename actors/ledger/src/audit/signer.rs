@@ -83,7 +83,7 @@ impl Signer {
         let newest =
             published::newest(&self.published).map_err(|source| CheckpointError::Publish { path: self.published.clone(), source })?;
         if let Some(note) = newest.filter(|note| before.iter().all(|known| known.checkpoint != *note.checkpoint()))
-            && reader.rolled_back()? != Some(published::digest(&note))
+            && !reader.audit_went_back_behind(&published::digest(&note))?
         {
             before.push(Before { checkpoint: note.checkpoint().clone(), named: "the last published checkpoint" });
         }

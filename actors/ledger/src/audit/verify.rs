@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{
     entry::{Looked, Said},
     note::{PublicKey, SignedNote},
+    published,
     tree::{Frontier, Hash},
 };
 
@@ -82,17 +83,33 @@ pub struct Report {
 
 /// A note of which somebody says that it was signed earlier.
 #[derive(Debug, Clone)]
-struct Held {
-    note: SignedNote,
-    met: bool,
+pub(super) struct Held {
+    pub(super) note: SignedNote,
+    /// Found beside the log itself, where a restore may have gone back behind it.
+    beside: bool,
+    /// The entry from which on the log is another one.
+    differs: Option<u64>,
+}
+
+/// What an entry says of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum KeyIs {
+    /// It signs from here on.
+    InUse,
+    /// Another one signs from here on.
+    Retired,
+    /// Somebody else may have it.
+    Revoked,
 }
 
 /// Checks a log as it is read.
 #[derive(Debug, Clone)]
 pub struct Verifier {
-    origin: String,
-    trusted: Vec<PublicKey>,
-    held: Vec<Held>,
+    pub(super) origin: String,
+    pub(super) trusted: Vec<PublicKey>,
+    pub(super) held: Vec<Held>,
+    /// What restores went back behind.
+    behind: HashSet<String>,
     tree: Frontier,
     prev: Hash,
     latest: String,
@@ -102,9 +119,10 @@ pub struct Verifier {
     broken: bool,
     /// The last checkpoint that was right.
     good: u64,
-    notes: BTreeMap<u64, SignedNote>,
+    pub(super) notes: BTreeMap<u64, SignedNote>,
     said_checkpoints: Vec<u64>,
-    keys: Vec<(u64, [u8; 32], bool)>,
+    /// What entries say of keys.
+    pub(super) keys: Vec<(u64, [u8; 32], KeyIs)>,
     bare: Vec<(u64, u64)>,
     deleted: Vec<(u64, u64)>,
     approved: HashSet<String>,
@@ -113,7 +131,7 @@ pub struct Verifier {
     started: HashSet<String>,
     findings: BTreeSet<Finding>,
     wrong: u64,
-    unverifiable: Vec<String>,
+    pub(super) unverifiable: Vec<String>,
     warnings: Vec<String>,
 }
 
@@ -123,6 +141,7 @@ impl Verifier {
         let mut verifier = Verifier {
             origin: origin.to_owned(),
             held: Vec::new(),
+            behind: HashSet::new(),
             tree: Frontier::default(),
             prev: [0; 32],
             latest: String::new(),
@@ -156,11 +175,21 @@ impl Verifier {
 
     /// The log must also continue this note, which somebody holds.
     pub fn hold(&mut self, note: SignedNote) {
+        self.hold_with(note, false);
+    }
+
+    /// The log must also continue this note, which lies beside it, unless an entry says that a restore went back behind
+    /// just that.
+    pub(crate) fn hold_published(&mut self, note: SignedNote) {
+        self.hold_with(note, true);
+    }
+
+    fn hold_with(&mut self, note: SignedNote, beside: bool) {
         if note.checkpoint().origin != self.origin {
             self.unverifiable.push(format!("a note is of the log {}, and this one is {}", note.checkpoint().origin, self.origin));
             return;
         }
-        self.held.push(Held { note, met: false });
+        self.held.push(Held { note, beside, differs: None });
         self.meet();
     }
 
@@ -233,8 +262,12 @@ impl Verifier {
         match said {
             Said::Nothing => {}
             Said::Checkpoint => self.said_checkpoints.push(seq),
-            Said::KeyInUse(key) => self.keys.push((seq, key, true)),
-            Said::KeyRevoked(key) => self.keys.push((seq, key, false)),
+            Said::KeyInUse(key) => self.keys.push((seq, key, KeyIs::InUse)),
+            Said::KeyRetired(key) => self.keys.push((seq, key, KeyIs::Retired)),
+            Said::KeyRevoked(key) => self.keys.push((seq, key, KeyIs::Revoked)),
+            Said::WentBackBehind(digest) => {
+                self.behind.insert(digest);
+            }
             Said::Deleted(from, to) => self.deleted.push((from, to)),
             Said::Approved(approval) => {
                 self.approved.insert(approval);
@@ -267,15 +300,28 @@ impl Verifier {
         if broken || !self.held.iter().any(|held| held.note.checkpoint().size == size) {
             return;
         }
-        let root = self.tree.root();
+        let (root, from) = (self.tree.root(), (self.good + 1).min(size));
         let mut differs = false;
-        for held in self.held.iter_mut().filter(|held| held.note.checkpoint().size == size) {
-            held.met = true;
-            differs |= held.note.checkpoint().root != root;
+        for held in self.held.iter_mut().filter(|held| held.note.checkpoint().size == size && held.note.checkpoint().root != root) {
+            held.differs = Some(from);
+            differs |= !held.beside;
         }
         if differs {
-            let from = self.good + 1;
-            self.wrong(from.min(size), format!("an entry up to {size} is not what an earlier note fixed: the log was rewritten"));
+            self.rewritten(from, size);
+        }
+    }
+
+    fn rewritten(&mut self, from: u64, size: u64) {
+        self.wrong(from, format!("an entry up to {size} is not what an earlier note fixed: the log was rewritten"));
+    }
+
+    /// What lies beside the log holds, unless a restore went back behind it: only at the end is it known whether one did.
+    fn judge_published(&mut self) {
+        let behind = std::mem::take(&mut self.behind);
+        self.held.retain(|held| !held.beside || !behind.contains(&published::digest(&held.note)));
+        let differ = self.held.iter().filter(|held| held.beside);
+        for (from, size) in differ.filter_map(|held| Some((held.differs?, held.note.checkpoint().size))).collect::<Vec<_>>() {
+            self.rewritten(from, size);
         }
     }
 
@@ -310,6 +356,7 @@ impl Verifier {
     /// The outcome.
     pub fn finish(mut self) -> Report {
         let entries = self.tree.size();
+        self.judge_published();
         for size in self
             .held
             .iter()
@@ -376,61 +423,6 @@ impl Verifier {
             }
         }
         count
-    }
-
-    /// Each checkpoint must be signed by a key that is trusted: one that was given, or one that an entry names which a
-    /// checkpoint by a trusted key covers. So a key vouches for the next one, and for those before it.
-    fn check_signatures(&mut self) {
-        if self.trusted.is_empty() {
-            self.unverifiable.push("there is no public key to check signatures with".to_owned());
-            return;
-        }
-        let mut open: Vec<u64> = self.notes.keys().copied().collect();
-        let mut signed: BTreeMap<u64, [u8; 32]> = BTreeMap::new();
-        loop {
-            let (notes, trusted) = (&self.notes, &self.trusted);
-            open.retain(|size| {
-                let by = notes.get(size).and_then(|note| trusted.iter().find(|key| note.signed_by(key) == Some(true)));
-                signed.extend(by.map(|key| (*size, *key.bytes())));
-                by.is_none()
-            });
-            let covered = signed.keys().next_back().copied().unwrap_or(0);
-            let vouched =
-                self.keys.iter().filter(|(seq, key, used)| *used && *seq <= covered && !trusted.iter().any(|known| known.bytes() == key));
-            let vouched: Vec<PublicKey> = vouched.filter_map(|(_, key, _)| PublicKey::from_bytes(&self.origin, key)).collect();
-            if vouched.is_empty() {
-                break;
-            }
-            let before = self.trusted.len();
-            for key in vouched {
-                if !self.trusted.contains(&key) {
-                    self.trusted.push(key);
-                }
-            }
-            if self.trusted.len() == before {
-                break;
-            }
-        }
-        for size in open {
-            let from = self.notes.range(..size).next_back().map_or(1, |(before, _)| before + 1);
-            self.wrong(from, format!("the checkpoint over {size} entries is not signed by a key that is trusted"));
-        }
-        let revoked: Vec<(u64, [u8; 32])> = self.keys.iter().filter(|(_, _, used)| !used).map(|(seq, key, _)| (*seq, *key)).collect();
-        for (seq, key) in revoked {
-            if let Some((size, _)) = signed.range(seq..).find(|(_, by)| **by == key) {
-                let size = *size;
-                self.wrong(seq, format!("the checkpoint over {size} entries is signed by a key that was revoked at entry {seq}"));
-            }
-        }
-        let held: Vec<u64> = self
-            .held
-            .iter()
-            .filter(|held| !self.trusted.iter().any(|key| held.note.signed_by(key) == Some(true)))
-            .map(|held| held.note.checkpoint().size)
-            .collect();
-        for size in held {
-            self.unverifiable.push(format!("the earlier note over {size} entries is not signed by a key that is trusted"));
-        }
     }
 
     /// An entry announces every checkpoint. Only the newest may still wait for their signatures.

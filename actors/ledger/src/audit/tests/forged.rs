@@ -25,10 +25,15 @@ fn sixty_four() -> Rendered {
     items.push(entry("APR01I", "approval", "apr_z", json!({})));
     items.push(entry("EXE01I", "execution", "exe_z", json!({ "approval": "apr_z", "jti_sha256": "ff" })));
     items.push(entry("EXE02I", "execution", "exe_z", json!({})));
-    items.push(Item::Checkpoint(u8::from(items.iter().any(|item| matches!(item, Item::Checkpoint(1))))));
+    items.push(checkpoint_by_last(&items));
     let rendered = render(&items, 7);
     assert_eq!(rendered.entries().len(), 64);
     rendered
+}
+
+/// A checkpoint by the key that was not retired.
+fn checkpoint_by_last(items: &[Item]) -> Item {
+    Item::Checkpoint(u8::from(items.iter().any(|item| matches!(item, Item::Entry { code: "SGN02I", .. }))))
 }
 
 #[test]
@@ -231,7 +236,7 @@ fn f3_whoever_recomputes_everything_without_the_key_has_no_signature() {
 #[test]
 fn f4_a_log_rewritten_and_signed_again_with_the_real_key_is_exposed_by_any_earlier_note() {
     let mut items = ordinary(&mut StdRng::seed_from_u64(5), 40);
-    items.push(Item::Checkpoint(0));
+    items.push(checkpoint_by_last(&items));
     let real = render(&items, 5);
     let rewritten = |place: usize| {
         let mut forged = items.clone();
@@ -299,6 +304,32 @@ fn a_key_vouches_for_the_next_and_for_those_before_it() {
     revoked.push(Item::Checkpoint(1));
     let report = verify_with(&render(&revoked, 1).bytes(), vec![public(2)], Vec::new());
     assert!(report.findings.iter().any(|finding| finding.what.contains("revoked at entry 8")), "{report:?}");
+}
+
+#[test]
+fn f3_a_key_that_was_retired_signs_nothing_any_more() {
+    let rotated = vec![
+        key_entry("SGN01I", 0),
+        Item::Checkpoint(0),
+        key_entry("SGN01I", 1),
+        Item::Checkpoint(0),
+        key_entry("SGN02I", 0),
+        entry("MOD01I", "module", "m", json!({ "enabled": true })),
+        Item::Checkpoint(1),
+    ];
+    assert_eq!(verify(&render(&rotated, 1)).verdict, Verdict::Ok, "an ordinary rotation");
+    // whoever still has the old key rewrites what came after it, or goes on from there
+    for place in [5, 7] {
+        let mut forged = rotated[..place].to_vec();
+        forged.push(entry("MOD01I", "module", "forged", json!({ "enabled": false })));
+        forged.push(Item::Checkpoint(0));
+        for keys in [vec![public(0)], vec![public(1)], vec![public(0), public(1)]] {
+            let report = verify_with(&render(&forged, 1).bytes(), keys, Vec::new());
+            assert_eq!((report.verdict, report.first_bad.is_some()), (Verdict::Tampered, true), "{place}: {report:?}");
+        }
+        let report = verify(&render(&forged, 1));
+        assert!(report.findings.iter().any(|finding| finding.seq == 5 && finding.what.contains("retired at entry 5")), "{report:?}");
+    }
 }
 
 #[test]

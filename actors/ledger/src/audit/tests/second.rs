@@ -60,7 +60,7 @@ fn case(dice: &mut StdRng, seed: u64) -> Case {
     };
     let mut forged = items.clone();
     let place = dice.random_range(0..items.len());
-    let bytes = match dice.random_range(0..16) {
+    let bytes = match dice.random_range(0..18) {
         0..=4 => real.bytes(),
         5 => lines(&real, |lines| drop(lines.remove(dice.random_range(0..lines.len())))),
         6 => lines(&real, |lines| lines.insert(dice.random_range(0..=lines.len()), lines[dice.random_range(0..lines.len())].clone())),
@@ -92,8 +92,19 @@ fn case(dice: &mut StdRng, seed: u64) -> Case {
             checkpoints(&mut forged[place..], 9);
             forged.insert(
                 dice.random_range(0..forged.len()),
-                key_entry(if dice.random() { "SGN01I" } else { "SGN03W" }, dice.random_range(0..2) * 9),
+                key_entry(["SGN01I", "SGN02I", "SGN03W"][dice.random_range(0..3)], dice.random_range(0..2) * 9),
             );
+            render(&forged, seed).bytes()
+        }
+        16 => {
+            // the key that signed so far is retired in the middle, and some go on signing with it
+            forged.insert(place, key_entry("SGN02I", 0));
+            forged.insert(place, key_entry("SGN01I", 1));
+            for item in &mut forged[place..] {
+                if let Item::Checkpoint(key) = item {
+                    *key = u8::from(dice.random_range(0..8) != 0);
+                }
+            }
             render(&forged, seed).bytes()
         }
         14 => {

@@ -109,6 +109,11 @@ fn f2_rows_that_are_deleted_or_moved_are_missed() {
     assert!(report.findings.iter().any(|finding| finding.what.contains("cut off")), "{report:?}");
 }
 
+fn epoch_in(rig: &Rig) -> String {
+    let mut conn = SqliteConnection::establish(rig.file(DATABASE).to_str().unwrap()).unwrap();
+    crate::tables::meta::get(&mut conn, "epoch").unwrap().unwrap()
+}
+
 #[test]
 fn f6_a_database_that_was_put_back_does_not_start_unless_a_restore_says_so() {
     let rig = Rig::new();
@@ -132,9 +137,46 @@ fn f6_a_database_that_was_put_back_does_not_start_unless_a_restore_says_so() {
     }
     let report = rig.verify();
     assert!(report.verdict == Verdict::Tampered && report.findings[0].what.contains("cut off"), "{report:?}");
-    let mut conn = SqliteConnection::establish(rig.file(DATABASE).to_str().unwrap()).unwrap();
-    assert_ne!(crate::tables::meta::get(&mut conn, "epoch").unwrap().unwrap(), first_epoch, "what was used up must not be usable again");
-    drop(conn);
+    assert_ne!(epoch_in(&rig), first_epoch, "what was used up must not be usable again");
+    // nor does it if he writes down himself that a restore went back behind it: outside of the log, or in an entry that
+    // was another one
+    let digest = published::digest(&newest);
+    let put_back = std::fs::read(rig.file(DATABASE)).unwrap();
+    let in_entry = {
+        let mut conn = rig.sql();
+        let (leaf, salt): (Vec<u8>, Vec<u8>) = crate::schema::audit_leaf::table
+            .inner_join(crate::schema::audit_payload::table.on(crate::schema::audit_payload::seq.eq(crate::schema::audit_leaf::seq)))
+            .filter(crate::schema::audit_leaf::seq.eq(5))
+            .select((crate::schema::audit_leaf::leaf, crate::schema::audit_payload::salt))
+            .first(&mut conn)
+            .unwrap();
+        let mut leaf: serde_json::Value = serde_json::from_slice(&leaf).unwrap();
+        let body = serde_json::json!({ "behind": digest }).to_string();
+        leaf["code"] = "RES01I".into();
+        leaf["commit"] = hex::encode(crate::tables::audit::commitment(&salt, body.as_bytes())).into();
+        let leaf = leaf.to_string();
+        let hash = crate::audit::tree::leaf_hash(leaf.as_bytes());
+        format!(
+            "UPDATE audit_leaf SET leaf = x'{}', leaf_hash = x'{}' WHERE seq = 5; UPDATE audit_payload SET body = x'{}' WHERE seq = 5",
+            hex::encode(&leaf),
+            hex::encode(hash),
+            hex::encode(&body)
+        )
+    };
+    for attack in [format!("INSERT OR REPLACE INTO meta (name, value) VALUES ('rolled_back', '{digest}')"), in_entry] {
+        std::fs::write(rig.file(DATABASE), &put_back).unwrap();
+        let epoch_before = epoch_in(&rig);
+        rig.sql().batch_execute(&attack).unwrap();
+        let refused = Ledger::open(rig.options()).unwrap_err();
+        if attack.contains("rolled_back") {
+            assert!(matches!(&refused, OpenError::RolledBack { .. }), "{refused}");
+            assert_ne!(epoch_in(&rig), epoch_before, "what was used up must not be usable again");
+        }
+        let report = rig.verify();
+        assert_eq!(report.verdict, Verdict::Tampered, "{attack}: {report:?}");
+        assert!(report.findings.iter().any(|finding| finding.what.contains("cut off")) || attack.contains("RES01I"), "{report:?}");
+    }
+    std::fs::write(rig.file(DATABASE), &put_back).unwrap();
     // a restore is on record, and the service starts and signs again
     restore(&saved, rig.options(), &Actor::System).unwrap();
     let ledger = rig.open();

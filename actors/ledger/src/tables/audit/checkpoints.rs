@@ -4,7 +4,7 @@ use diesel::prelude::*;
 use opspilot_kernel::{ids::Seq, principal::Actor};
 use serde_json::json;
 
-use super::{AuditEntry, Object, Outcome, load_head, tree::Stored};
+use super::{AuditEntry, Object, Outcome, load_head, said, tree::Stored};
 use crate::{
     audit::{
         note::{Checkpoint, origin_of},
@@ -16,9 +16,6 @@ use crate::{
     tables::meta,
     tx::{Tx, loaded, stored},
 };
-
-/// Names the newest published checkpoint that a restore went back behind.
-pub(crate) const ROLLED_BACK: &str = "rolled_back";
 
 /// A root that was fixed, signed or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,7 +132,7 @@ impl Tx<'_> {
     /// Deletes the payload of an entry, which keeps its place and its proofs. What the checks of the whole log stand on
     /// stays.
     pub fn redact(&mut self, actor: &Actor, seq: Seq, reason: &str, second: &str) -> Result<(), LedgerError> {
-        const KEPT: [&str; 6] = ["SGN", "EXE", "APR", "RED", "RET", "CHK"];
+        const KEPT: [&str; 7] = ["SGN", "EXE", "APR", "RED", "RES", "RET", "CHK"];
         let leaf: Option<Vec<u8>> = audit_leaf::table.find(stored(seq)?).select(audit_leaf::leaf).first(self.conn).optional()?;
         let leaf = leaf.ok_or_else(|| LedgerError::NotFound(format!("the audit entry {seq}")))?;
         let leaf: serde_json::Value = serde_json::from_slice(&leaf).map_err(|error| LedgerError::Damaged(format!("audit: {error}")))?;
@@ -222,9 +219,9 @@ impl Reader<'_> {
         meta::get(self.conn, &key_of(purpose))
     }
 
-    /// The published checkpoint that a restore went back behind.
-    pub(crate) fn rolled_back(&mut self) -> Result<Option<String>, LedgerError> {
-        meta::get(self.conn, ROLLED_BACK)
+    /// Whether the log says that a restore went back behind the published checkpoint with this digest.
+    pub(crate) fn audit_went_back_behind(&mut self, digest: &str) -> Result<bool, LedgerError> {
+        said::went_back_behind(self.conn, digest)
     }
 }
 

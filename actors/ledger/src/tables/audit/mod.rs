@@ -20,6 +20,7 @@
 //! | `DLQ02I` | somebody had it tried again |
 //! | `DLQ03I` | the second try went well |
 //! | `RET03I` | resolved incidents were deleted by retention, with what hung on them |
+//! | `RET04W` | the size limit of events deleted some that a channel had not read |
 //! | `RET02W` | the size limit deleted signals that a follower had not read |
 //! | `BAK01I` | a backup was made |
 //! | `RES01I` | the ledger was restored from a backup; the epoch is new |
@@ -41,6 +42,7 @@
 pub(crate) mod checkpoints;
 mod denied;
 pub(crate) mod read;
+pub(crate) mod said;
 pub(crate) mod tree;
 
 use diesel::prelude::*;
