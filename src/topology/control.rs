@@ -164,6 +164,7 @@ impl Control for Panel {
         if let Some(why) = self.0.ledger.audit_refusal() {
             reasons.push(format!("the audit log cannot be trusted: {why}"));
         }
+        reasons.extend(self.0.health.lacking());
         reasons
     }
 

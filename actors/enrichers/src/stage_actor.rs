@@ -191,6 +191,13 @@ impl StageModule {
         StageModule { id: D::ID, stage: Arc::new(Asked(handle)), supervisor: ctx.supervisor.clone(), reconfigure: Box::new(reconfigure) }
     }
 
+    /// A module over a stage that a test made.
+    #[cfg(test)]
+    pub(crate) fn over(ctx: &ModuleContext, stage: Arc<dyn Stage>) -> StageModule {
+        let reconfigure = Box::new(|_| Ok(()));
+        StageModule { id: stage.id(), stage, supervisor: ctx.supervisor.clone(), reconfigure }
+    }
+
     /// What the pipeline asks.
     pub fn stage(&self) -> Arc<dyn Stage> {
         Arc::clone(&self.stage)

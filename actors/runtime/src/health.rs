@@ -118,12 +118,13 @@ struct State {
     modules: BTreeMap<&'static str, Module>,
     /// Started, also those without an actor of their own: they work unless something says otherwise.
     present: BTreeSet<&'static str>,
-    /// Set from outside: it cannot start, it is switched off, it works with a loss.
+    /// Set from outside: it cannot start, it is switched off.
     imposed: BTreeMap<&'static str, (ModuleStatus, String)>,
     /// The status the ledger last heard of, where it differs from the present one.
     untold: BTreeMap<&'static str, ModuleStatus>,
     restarts: VecDeque<Report>,
-    unhealthy: Option<String>,
+    /// What the service cannot do its job without, by who misses it.
+    lacking: BTreeMap<&'static str, String>,
 }
 
 struct Child {
@@ -158,11 +159,6 @@ impl Health {
         self.impose(module, Some((ModuleStatus::Failed, detail.to_owned())));
     }
 
-    /// A module that works with a loss; `None` when the loss is over.
-    pub fn degraded(&self, module: ModuleId, detail: Option<&str>) {
-        self.impose(module, detail.map(|detail| (ModuleStatus::Degraded, detail.to_owned())));
-    }
-
     /// A module that is switched on again: its actors tell how it is.
     pub fn enabled(&self, module: ModuleId) {
         self.impose(module, None);
@@ -175,9 +171,19 @@ impl Health {
         self.refresh(&mut state, module.as_str());
     }
 
-    /// Something without which the service cannot do its job, or `None` when it is back.
-    pub fn unhealthy(&self, reason: Option<&str>) {
-        self.inner.state.lock().unhealthy = reason.map(str::to_owned);
+    /// What `who` misses, without which the service cannot do its job; `None` when it is back. Until then the service is
+    /// unhealthy, and not ready.
+    pub fn unhealthy(&self, who: ModuleId, reason: Option<String>) {
+        let mut state = self.inner.state.lock();
+        match reason {
+            Some(reason) => drop(state.lacking.insert(who.as_str(), reason)),
+            None => drop(state.lacking.remove(who.as_str())),
+        }
+    }
+
+    /// What the service cannot do its job without, each with its reason.
+    pub fn lacking(&self) -> Vec<String> {
+        self.inner.state.lock().lacking.iter().map(|(who, reason)| format!("{who}: {reason}")).collect()
     }
 
     fn impose(&self, module: ModuleId, imposed: Option<(ModuleStatus, String)>) {
@@ -222,8 +228,8 @@ impl Health {
     pub fn overall(&self) -> (Overall, String) {
         let modules = self.report();
         let state = self.inner.state.lock();
-        if let Some(reason) = &state.unhealthy {
-            return (Overall::Unhealthy, reason.clone());
+        if let Some((who, reason)) = state.lacking.first_key_value() {
+            return (Overall::Unhealthy, format!("{who}: {reason}"));
         }
         let core_lost = state.children.iter().find(|(_, child)| child.core && child.phase == Phase::Failed);
         if let Some((id, _)) = core_lost {

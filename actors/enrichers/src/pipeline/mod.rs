@@ -8,7 +8,9 @@
 //!
 //! Nothing is committed before every stage has answered, and only if nothing it was decided on has moved:
 //! after a person's change in between, the batch is read and decided again. A batch that fails three times
-//! is looked at carefully: the entry it fails on is set aside as a dead letter, its neighbours go on.
+//! is looked at carefully: the entry it fails on is set aside as a dead letter, its neighbours go on. What ended the
+//! process leaves a mark in the ledger: at the next start that range is taken one entry at a time, and an entry that ends
+//! the process three times is set aside too.
 
 mod metrics;
 mod run;
@@ -24,7 +26,7 @@ use opspilot_kernel::{
     module::ModuleId,
 };
 use opspilot_ledger::Ledger;
-use opspilot_runtime::{ChildSpec, Handle, ModuleContext, Requeue, RequeueError, Ticker};
+use opspilot_runtime::{ChildSpec, Handle, Health, ModuleContext, Requeue, RequeueError, Ticker};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::metrics::Metrics;
@@ -47,6 +49,8 @@ fn start_watched(ctx: &ModuleContext, stages: Stages) -> Result<(Handle<Pipeline
     let deps = Deps {
         ledger: ctx.ledger.clone(),
         ticker: ctx.ticker.clone(),
+        health: ctx.health.clone(),
+        backlog: ctx.ledger.alerts().head(),
         log: ctx.log.new(slog::o!("module" => ID.as_str())),
         metrics: Metrics::register(&ctx.registry)?,
         strikes: Arc::default(),
@@ -62,6 +66,10 @@ fn start_watched(ctx: &ModuleContext, stages: Stages) -> Result<(Handle<Pipeline
 struct Deps {
     ledger: Ledger,
     ticker: Ticker,
+    health: Health,
+    /// The newest entry when the process started: up to here an attempt is counted in the ledger before it is made, for
+    /// whatever is there may be what ended the process before.
+    backlog: Seq,
     log: slog::Logger,
     metrics: Metrics,
     strikes: Arc<Mutex<Strikes>>,

@@ -96,7 +96,14 @@ impl Run {
     async fn take_up(&mut self) {
         loop {
             match self.deps.ledger.write(Priority::Bulk, |tx| tx.follow(ID.as_str(), AlertEntry::LOG)).await {
-                Ok(cursor) => return self.stand_at(cursor),
+                Ok(cursor) => match self.deps.ledger.read_blocking(|reader| reader.open_attempts(ID.as_str())) {
+                    Ok(begun) => {
+                        let until = begun.into_iter().map(|(_, last, _)| last).max().unwrap_or(0);
+                        self.strikes(|strikes| strikes.alone_until = strikes.alone_until.max(until));
+                        return self.stand_at(cursor);
+                    }
+                    Err(error) => self.wait(UNAVAILABLE, error.to_string()).await,
+                },
                 Err(LedgerError::Busy) => sleep(BUSY).await,
                 Err(error) => self.wait(UNAVAILABLE, error.to_string()).await,
             }
@@ -135,6 +142,20 @@ impl Run {
             strikes.count += 1;
             *strikes
         });
+        match self.count_attempt(first, last).await {
+            Err(why) => {
+                self.strikes(|strikes| strikes.count = strikes.count.saturating_sub(1));
+                self.wait(UNAVAILABLE, why).await;
+                return false;
+            }
+            Ok(attempts) if attempts > AttemptBook::LIMIT && first == last => {
+                if let Some(only) = entries.first() {
+                    self.set_aside(only, "the process ended each time it was tried", attempts - 1).await;
+                }
+                return true;
+            }
+            Ok(_) => {}
+        }
         let alone = strikes.alone_until >= last;
         let careful = alone || strikes.count > AttemptBook::LIMIT;
         let failure = match self.process(&entries, self.cursor, last, careful, None).await {
@@ -149,6 +170,7 @@ impl Run {
         match failure {
             Failure::Wait(span, why) => {
                 self.strikes(|strikes| strikes.count = strikes.count.saturating_sub(1));
+                self.forget_attempt(first, last).await;
                 self.wait(span, why).await;
                 return false;
             }
@@ -192,8 +214,12 @@ impl Run {
             let board = Arc::new(self.board(entries)?);
             let commit = self.decide(entries, board, from, to, careful).await?;
             let done = letter.map(|letter| letter.id.clone());
+            let backlog = from < self.deps.backlog;
             let applied = self.deps.ledger.write(Priority::Bulk, move |tx| {
                 tx.apply_decisions(commit)?;
+                if backlog {
+                    tx.clear_attempts(ID.as_str(), to)?;
+                }
                 done.map_or(Ok(()), |letter| tx.dead_letter_done(&letter))
             });
             match applied.await {
@@ -261,12 +287,38 @@ impl Run {
         Ok(Commit { module: ID.as_str(), from, to, read, alerts: effects.alerts, incidents: effects.incidents, decisions })
     }
 
+    /// Counts an attempt where the next process finds it, if these entries were there when this one started. Says how many
+    /// there were, this one included; 0 for entries that came since.
+    async fn count_attempt(&self, first: Seq, last: Seq) -> Result<u32, String> {
+        if first > self.deps.backlog {
+            return Ok(0);
+        }
+        loop {
+            match self.deps.ledger.write(Priority::Bulk, move |tx| tx.count_attempt(ID.as_str(), first, last)).await {
+                Err(LedgerError::Busy) => sleep(BUSY).await,
+                counted => return counted.map_err(|error| error.to_string()),
+            }
+        }
+    }
+
+    /// The attempt says nothing about the entries: something else is missing. Without this each start in vain counts.
+    async fn forget_attempt(&self, first: Seq, last: Seq) {
+        if first > self.deps.backlog {
+            return;
+        }
+        let forgotten = self.deps.ledger.write(Priority::Bulk, move |tx| tx.clear_attempts(ID.as_str(), last));
+        if let Err(error) = forgotten.await {
+            slog::debug!(self.deps.log, "an attempt stays counted"; "first" => first, "error" => %error);
+        }
+    }
+
     /// Puts an entry away that cannot be processed, and goes past it.
     async fn set_aside(&mut self, entry: &AlertEntry, why: &str, attempts: u32) {
         let (from, seq, payload, why) = (self.cursor, entry.seq(), entry.payload(), why.to_owned());
         slog::error!(self.deps.log, "an alert record was set aside"; "seq" => seq, "error" => &why);
         let put = self.deps.ledger.write(Priority::Bulk, move |tx| {
             tx.dead_letter(ID.as_str(), AlertEntry::LOG, (seq, seq), &payload, &why, attempts)?;
+            tx.clear_attempts(ID.as_str(), seq)?;
             tx.pass_over(ID.as_str(), from, seq)
         });
         match put.await {
@@ -317,13 +369,23 @@ impl Run {
     }
 
     async fn wait(&self, span: Duration, why: String) {
+        self.tell_of_stages();
         if span > BUSY {
             *self.shown.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
         }
         sleep(span).await;
     }
 
+    /// A stage that failed for good holds up every incident: then the service does not do its job.
+    fn tell_of_stages(&self) {
+        let failed = self.deps.stages.running().into_iter().find(|stage| stage.phase() == Phase::Failed);
+        let why =
+            |stage: &str| format!("{stage} failed, and alerts wait for it: no incident is made until it is restarted or switched off");
+        self.deps.health.unhealthy(ID, failed.map(|stage| why(stage.id().as_str())));
+    }
+
     fn clear_trouble(&self) {
+        self.tell_of_stages();
         *self.shown.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use actix::System;
+use futures_util::future::LocalBoxFuture;
 use opspilot_kernel::{
     alert::{AlertRecord, AlertStatus, Transition},
     clock::{ManualClock, SharedClock},
@@ -13,7 +14,7 @@ use opspilot_kernel::{
     time::Timestamp,
 };
 use opspilot_ledger::{AlertFilter, IncidentDetail, IncidentFilter, Ledger, LedgerError, Options, Page, Priority, pipeline::Board};
-use opspilot_runtime::{Module, ModuleContext, Requeue};
+use opspilot_runtime::{AskError, Module, ModuleContext, Overall, Phase, Requeue};
 use proptest::{
     prelude::*,
     test_runner::{Config, TestRunner},
@@ -23,7 +24,7 @@ use super::Pipeline;
 use crate::{
     DEDUP, INCIDENT_STORE, MODULES,
     stage::Item,
-    stage_actor::{Answer, Decider, StageModule, Stages},
+    stage_actor::{Answer, Decide, Decider, Poisoned, Stage, StageModule, Stages},
     testkit::{alert, at, record},
 };
 
@@ -332,6 +333,104 @@ fn s3_a_record_that_kills_a_stage_is_set_aside_and_can_be_tried_again() {
         assert_eq!(world.incidents().await.len(), 5);
         assert!(world.ledger.read(|reader| reader.dead_letters(&Page::first(10))).await.unwrap().items.is_empty());
         world.check().await;
+        world.ctx.supervisor.stop_all().await;
+    });
+}
+
+/// A stage whose supervisor has given it up.
+struct GivenUp;
+
+impl Stage for GivenUp {
+    fn id(&self) -> opspilot_kernel::module::ModuleId {
+        DEDUP
+    }
+
+    fn ask(&self, _: Decide) -> LocalBoxFuture<'static, Result<Result<Answer, Poisoned>, AskError>> {
+        Box::pin(async { Err(AskError::Unavailable) })
+    }
+
+    fn phase(&self) -> Phase {
+        Phase::Failed
+    }
+}
+
+#[test]
+fn while_alerts_wait_for_a_failed_stage_the_service_is_unhealthy_and_says_why() {
+    run(|| async {
+        let world = World::new();
+        let until = |unhealthy: bool| {
+            let health = world.ctx.health.clone();
+            async move {
+                let seen = async {
+                    while (health.overall().0 == Overall::Unhealthy) != unhealthy {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
+                };
+                tokio::time::timeout(Duration::from_secs(60), seen).await.expect("health follows");
+                health.lacking()
+            }
+        };
+        world.ctx.supervisor.stop(DEDUP.as_str()).await;
+        assert_ne!(world.ctx.health.overall().0, Overall::Unhealthy);
+        world.stages.plug(&StageModule::over(&world.ctx, Arc::new(GivenUp)));
+        world.claim(vec![record("a", Transition::Firing, 0)]).await;
+        let lacking = until(true).await;
+        assert_eq!(lacking.len(), 1);
+        assert!(lacking[0].starts_with("core.pipeline: enricher.dedup failed"), "{lacking:?}");
+        assert!(world.ctx.health.overall().1.contains("enricher.dedup failed"));
+        world.stages.unplug(DEDUP);
+        world.settled().await;
+        assert_eq!(until(false).await, Vec::<String>::new());
+        assert_eq!(world.incidents().await.len(), 1, "nothing was lost meanwhile");
+        world.ctx.supervisor.stop_all().await;
+    });
+}
+
+/// A stage that tells which attempts were on record when it was asked.
+struct Witness(Ledger, Arc<std::sync::Mutex<Vec<(u64, u64, u32)>>>);
+
+impl Decider for Witness {
+    const ID: opspilot_kernel::module::ModuleId = DEDUP;
+
+    fn decide(&self, _: &Board, items: Vec<Item>) -> Answer {
+        let open = self.0.read_blocking(|reader| reader.open_attempts("core.pipeline")).unwrap();
+        self.1.lock().unwrap().extend(open);
+        Answer { items, ..Answer::default() }
+    }
+}
+
+#[test]
+fn s3_a_record_that_ends_the_process_is_set_aside_after_three_attempts() {
+    run(|| async {
+        let world = World::new();
+        world.settled().await;
+        for id in ["core.pipeline", DEDUP.as_str()] {
+            world.ctx.supervisor.stop(id).await;
+        }
+        world.claim((0..).zip(["a", "b", "c"]).map(|(second, name)| record(name, Transition::Firing, second)).collect()).await;
+        // what processes leave that ended in the middle: once over all three, three times over the second alone
+        let left = world.ledger.write(Priority::Bulk, |tx| {
+            tx.count_attempt("core.pipeline", 1, 3)?;
+            (0..3).try_for_each(|_| tx.count_attempt("core.pipeline", 2, 2).map(drop))
+        });
+        left.await.unwrap();
+        let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let witness = Witness(world.ledger.clone(), Arc::clone(&seen));
+        let witness = StageModule::start(&world.ctx, witness, |_| Err(serde_json::from_str::<u8>("").unwrap_err()));
+        world.stages.plug(&witness);
+        let next = ModuleContext { registry: prometheus::Registry::new(), ..world.ctx.clone() };
+        let (_pipeline, position) = super::start_watched(&next, world.stages.clone()).unwrap();
+        let world = World { position, ..world };
+        world.settled().await;
+        let letters = world.ledger.read(|reader| reader.dead_letters(&Page::first(10))).await.unwrap().items;
+        assert_eq!((letters.len(), letters[0].first_seq, letters[0].attempts), (1, 2, 3));
+        assert_eq!(world.incidents().await.len(), 2, "its neighbours are processed");
+        let seen = seen.lock().unwrap().clone();
+        assert!(seen.contains(&(1, 1, 1)) && seen.contains(&(3, 3, 1)), "counted before they are tried: {seen:?}");
+        let open = world.ledger.read(|reader| reader.open_attempts("core.pipeline")).await.unwrap();
+        assert_eq!(open, [], "and forgotten once they are done");
+        world.claim(vec![record("d", Transition::Firing, 9)]).await;
+        world.settled().await;
         world.ctx.supervisor.stop_all().await;
     });
 }
