@@ -157,7 +157,7 @@ impl Topology {
         let (own, at, time, to) = (ledger.clone(), ticker.clone(), Arc::clone(&clock), log.clone());
         let ticks = move || TickerActor::new(at.clone(), own.clone(), Arc::clone(&time), to.clone());
         groups.pipeline.start(ChildSpec::core("core.ticker"), ticks);
-        let events = EventRouterHandle::new(ledger.clone(), &registry)?;
+        let events = EventRouterHandle::new(ledger.clone(), &registry, log.new(slog::o!("module" => "core.events")))?;
         let own = events.clone();
         groups.edge.start(ChildSpec::core("core.events"), move || own.actor());
         let (own, of) = (ledger.clone(), health.clone());
@@ -312,6 +312,7 @@ fn ledger_options(
             signals: Duration::from_secs(u64::from(retention.signals_days) * DAY),
             signals_max_bytes: retention.signals_max_bytes.0,
             events: retention.events.0,
+            events_max_bytes: retention.events_max_bytes.0,
             incidents: Duration::from_secs(u64::from(retention.incidents_days) * DAY),
             ..opspilot_ledger::Retention::default()
         },

@@ -62,7 +62,8 @@ async fn commit(ledger: &Ledger) {
 
 /// One round over `lanes` lanes; how long it took.
 async fn round(ledger: &Ledger, lanes: usize) -> Duration {
-    let router = EventRouterHandle::new(ledger.clone(), &prometheus::Registry::new()).unwrap();
+    let router =
+        EventRouterHandle::new(ledger.clone(), &prometheus::Registry::new(), slog::Logger::root(slog::Discard, slog::o!())).unwrap();
     let lane = |_| -> (LaneGuard, mpsc::Receiver<Deliver>) {
         let (inlet, queue) = mpsc::channel(EVENTS);
         let lane = Lane { name: "bench", wants: EventKinds::ALL, overflow: Overflow::MarkLagging, inlet: Box::new(Queue(inlet)) };

@@ -105,7 +105,7 @@ impl ModuleContext {
         let health = Health::new(Arc::clone(&clock), HealthMetrics::register(&registry, ledger.queue_gauge().clone())?);
         let supervised = SupervisorOptions { clock: Arc::clone(&clock), log: log.clone(), health: health.clone(), exit, seed: 7 };
         Ok(ModuleContext {
-            events: EventRouterHandle::new(ledger.clone(), &registry)?,
+            events: EventRouterHandle::new(ledger.clone(), &registry, log.clone())?,
             outbound: Outbound::new(OutboundOptions::default(), &registry)?,
             supervisor: Supervisor::new(supervised),
             attempts: AttemptBook::default(),

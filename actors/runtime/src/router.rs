@@ -45,7 +45,18 @@ impl EventKinds {
         EventKinds(kinds.into_iter().fold(0, |set, kind| set | EventKinds::bit(kind)))
     }
 
+    /// Adds a kind.
+    pub fn insert(&mut self, kind: EventKind) {
+        self.0 |= EventKinds::bit(kind);
+    }
+
+    /// Whether all of the others are among them.
+    pub fn covers(self, others: EventKinds) -> bool {
+        others.0 & !self.0 == 0
+    }
+
     fn bit(kind: EventKind) -> u32 {
+        const { assert!(EventKind::ALL.len() <= 32, "each kind has a bit of its own") };
         let place = EventKind::ALL.iter().position(|other| *other == kind).and_then(|place| u32::try_from(place).ok());
         place.and_then(|place| 1_u32.checked_shl(place)).unwrap_or(0)
     }
@@ -127,6 +138,9 @@ struct Shared {
     cursor: AtomicU64,
     lanes: Mutex<Vec<Registered>>,
     registered: AtomicU64,
+    /// Why events cannot be read at present.
+    trouble: Mutex<Option<String>>,
+    log: slog::Logger,
 }
 
 /// The router's lanes. Cheap to clone; every clone is the same.
@@ -143,11 +157,12 @@ impl std::fmt::Debug for EventRouterHandle {
 
 impl EventRouterHandle {
     /// Lanes for the events that are committed from now on.
-    pub fn new(ledger: Ledger, registry: &prometheus::Registry) -> Result<EventRouterHandle, prometheus::Error> {
+    pub fn new(ledger: Ledger, registry: &prometheus::Registry, log: slog::Logger) -> Result<EventRouterHandle, prometheus::Error> {
         let metrics = RouterMetrics::register(registry)?;
         let cursor = AtomicU64::new(ledger.events().head());
         let (lanes, registered) = (Mutex::default(), AtomicU64::new(0));
-        Ok(EventRouterHandle { shared: Arc::new(Shared { ledger, metrics, cursor, lanes, registered }) })
+        let trouble = Mutex::default();
+        Ok(EventRouterHandle { shared: Arc::new(Shared { ledger, metrics, cursor, lanes, registered, trouble, log }) })
     }
 
     /// The actor that serves the lanes; what the supervisor's factory returns.
@@ -172,9 +187,20 @@ impl EventRouterHandle {
         self.shared.cursor.load(Ordering::SeqCst)
     }
 
-    /// Hands out what is new; true if there may be more. Blocks only when the router is far behind.
+    /// Hands out what is new; true if there may be more. Blocks only when the router is far behind. An error is in its
+    /// health until events can be read again.
     fn hand_out(&self) -> Result<bool, opspilot_ledger::LedgerError> {
-        let entries = self.shared.ledger.events().next(self.cursor(), AT_ONCE)?;
+        let entries = self.shared.ledger.events().next(self.cursor(), AT_ONCE);
+        let why = entries.as_ref().err().map(|error| format!("the events cannot be read: {error}"));
+        let had = std::mem::replace(&mut *self.shared.trouble.lock(), why.clone());
+        match (had, why) {
+            (None, Some(why)) => {
+                slog::error!(self.shared.log, "events do not reach those who listen"; "cause" => why, "behind" => self.cursor())
+            }
+            (Some(_), None) => slog::info!(self.shared.log, "events reach those who listen again"),
+            _ => {}
+        }
+        let entries = entries?;
         let more = !entries.is_empty();
         for entry in entries {
             let mut lanes = self.shared.lanes.lock();
@@ -339,7 +365,8 @@ impl Handler<Heartbeat> for EventRouter {
 
     fn handle(&mut self, _: Heartbeat, _: &mut Context<Self>) -> MessageResult<Heartbeat> {
         let behind = self.router.shared.ledger.events().head().saturating_sub(self.router.cursor());
-        MessageResult(Pulse { queue: usize::try_from(behind).unwrap_or(usize::MAX), trouble: None })
+        let trouble = self.router.shared.trouble.lock().clone();
+        MessageResult(Pulse { queue: usize::try_from(behind).unwrap_or(usize::MAX), trouble })
     }
 }
 

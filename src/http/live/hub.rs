@@ -43,6 +43,8 @@ struct State {
     later: bool,
     /// A read on a blocking thread is under way.
     reading: bool,
+    /// Why events cannot be read at present.
+    trouble: Option<String>,
 }
 
 impl Hub {
@@ -94,9 +96,15 @@ impl Hub {
 
     fn take(&mut self, entries: Result<Vec<EventEntry>, LedgerError>, ctx: &mut Context<Hub>) {
         let entries = match entries {
-            Ok(entries) => entries,
+            Ok(entries) => {
+                self.state.trouble = None;
+                entries
+            }
             Err(error) => {
-                slog::warn!(self.feed.log, "the live feed cannot read the events"; "cause" => %error);
+                if self.state.trouble.is_none() {
+                    slog::warn!(self.feed.log, "the live feed cannot read the events"; "cause" => %error);
+                }
+                self.state.trouble = Some(format!("the events cannot be read: {error}"));
                 return self.look_later(AGAIN, ctx);
             }
         };
@@ -154,7 +162,7 @@ impl Handler<Heartbeat> for Hub {
         // a hint that was lost with a message that panicked is made good here
         self.look(ctx);
         let behind = self.feed.ledger.events().head().saturating_sub(self.feed.board.head());
-        MessageResult(Pulse { queue: usize::try_from(behind).unwrap_or(usize::MAX), trouble: None })
+        MessageResult(Pulse { queue: usize::try_from(behind).unwrap_or(usize::MAX), trouble: self.state.trouble.clone() })
     }
 }
 

@@ -47,7 +47,7 @@ impl Feed {
             exit: Arc::new(|_| {}),
             seed: 1,
         });
-        let router = EventRouterHandle::new(api.state.ledger.clone(), &registry).unwrap();
+        let router = EventRouterHandle::new(api.state.ledger.clone(), &registry, api.state.log.clone()).unwrap();
         let own = router.clone();
         supervisor.start(ChildSpec::core("core.events"), move || own.actor());
         let module = api.state.live.supervised(&supervisor, &router, api.state.ledger.clone(), api.state.log.clone(), config);

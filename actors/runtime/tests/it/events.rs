@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use opspilot_kernel::{event::EventKind, ids::Seq, module::ModuleStatus};
+use opspilot_kernel::{event::EventKind, ids::Seq, lifecycle::Heartbeat, module::ModuleStatus};
 use opspilot_ledger::{EventEntry, Ledger, Priority};
 use opspilot_runtime::{
     ChildSpec, Deliver, EventKinds, EventRouter, EventRouterHandle, Handle, HealthReporter, Inlet, Lane, LaneGuard, Overflow, TellError,
@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 
 use crate::{
     kit::ledger_in,
-    world::{Ail, Knobs, SICK, World, on_real_time, until},
+    world::{Ail, Knobs, SICK, World, on_real_time, quiet, until},
 };
 
 /// A lane's other end.
@@ -50,8 +50,12 @@ struct Stage {
 fn stage() -> Stage {
     let dir = tempfile::tempdir().unwrap();
     let ledger = ledger_in(dir.path());
+    stage_over(dir, ledger)
+}
+
+fn stage_over(dir: tempfile::TempDir, ledger: Ledger) -> Stage {
     let world = World::real_time();
-    let router = EventRouterHandle::new(ledger.clone(), &world.registry).unwrap();
+    let router = EventRouterHandle::new(ledger.clone(), &world.registry, quiet()).unwrap();
     let made = router.clone();
     let mut spec = ChildSpec::core("runtime/router");
     spec.backoff.first = Duration::from_millis(1);
@@ -178,6 +182,41 @@ fn s1_a_restart_of_the_router_loses_and_repeats_nothing() {
             assert_eq!(*probe.taken.lock(), expected);
         }
         assert!(stage.actor.tally().in_flight == 0);
+    });
+}
+
+#[test]
+fn a_router_that_cannot_read_the_events_says_why_until_it_can() {
+    on_real_time(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        // nothing in memory, and the one connection that reads is taken
+        let mut options = opspilot_ledger::Options::new(dir.path(), opspilot_kernel::clock::SystemClock::shared());
+        options.limits =
+            opspilot_ledger::Limits { event_ring_bytes: 0, readers: 1, read_wait: Duration::from_millis(10), ..options.limits };
+        let stage = stage_over(dir, Ledger::open(options).unwrap());
+        let (take, taken) = std::sync::mpsc::channel();
+        let (give_back, given_back) = std::sync::mpsc::channel::<()>();
+        let reads = stage.ledger.clone();
+        let reader = std::thread::spawn(move || {
+            reads.read_blocking(|_| {
+                take.send(()).unwrap();
+                given_back.recv().unwrap_err();
+                Ok(())
+            })
+        });
+        taken.recv().unwrap();
+        stage.commit(2).await;
+        let trouble = || async { stage.actor.ask(Heartbeat, Duration::from_secs(5)).await.unwrap().trouble };
+        let mut said = trouble().await;
+        while said.is_none() {
+            tokio::task::yield_now().await;
+            said = trouble().await;
+        }
+        assert!(said.as_ref().is_some_and(|said| said.starts_with("the events cannot be read: ")), "{said:?}");
+        drop(give_back);
+        reader.join().unwrap().unwrap();
+        stage.handed_out(stage.ledger.events().head()).await;
+        assert_eq!(trouble().await, None);
     });
 }
 

@@ -176,7 +176,7 @@ impl Stage {
             supervisor: world.supervisor.clone(),
             attempts: AttemptBook::default(),
             ticker: Ticker::default(),
-            events: EventRouterHandle::new(ledger.clone(), &world.registry).unwrap(),
+            events: EventRouterHandle::new(ledger.clone(), &world.registry, quiet()).unwrap(),
             health: Health::clone(&world.health),
             outbound: opspilot_runtime::Outbound::new(Default::default(), &world.registry).unwrap(),
         };
