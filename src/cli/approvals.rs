@@ -1,18 +1,20 @@
 //! `opspilot approvals`: what waits for people, and what they decide about it.
 
 use std::{
-    io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _},
+    io::{self, Read as _},
     time::Duration,
 };
 
 use clap::Subcommand;
-use opspilot_kernel::time::Timestamp;
+use opspilot_kernel::{canonical::canonical, plan::PlanDigest, time::Timestamp};
 use serde_json::{Value as Json, json};
 
 use super::{
     Api, Failure, Outcome, Server, Table,
+    client::ApiFailure,
     ids::{APPROVAL, INCIDENT},
     output::{complain, moment, say, say_json, text},
+    terminal::Terminal,
 };
 use crate::plain;
 
@@ -20,6 +22,8 @@ use crate::plain;
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 /// After so many failures to look it is left alone: the run goes on without us.
 const LOOKS_FAILED: u32 = 20;
+/// As many digits of a digest as nobody makes fit by trying.
+const DIGITS: usize = 12;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Approvals {
@@ -54,10 +58,13 @@ pub(crate) enum Approvals {
         /// Start it at once, and wait for its end
         #[arg(long)]
         execute: bool,
-        /// Do not ask
-        #[arg(long, short)]
+        /// Do not ask; needs --digest
+        #[arg(long, short, requires = "digest")]
         yes: bool,
-        /// Read your password from standard input, for the tier destructive
+        /// The plan you looked at: its digest, or the first 12 digits of it; another plan is not agreed to
+        #[arg(long)]
+        digest: Option<String>,
+        /// Read your password from standard input instead of the terminal, for the tier destructive
         #[arg(long)]
         password_stdin: bool,
         #[command(flatten)]
@@ -99,8 +106,8 @@ impl Approvals {
                 }
                 Ok(())
             }
-            Approvals::Approve { id, reason, execute, yes, password_stdin, server } => {
-                approve(&server, &id, &reason, execute, yes, password_stdin).await
+            Approvals::Approve { id, reason, execute, yes, digest, password_stdin, server } => {
+                approve(&server, &id, &reason, Consent { run: execute, yes, digest, password_stdin }).await
             }
             Approvals::Deny { id, reason, server } => {
                 let api = Api::of(&server)?;
@@ -196,9 +203,6 @@ fn show(approval: &Json) {
     };
     let plan = approval.get("plan").unwrap_or(&Json::Null);
     let quorum = approval.get("quorum").unwrap_or(&Json::Null);
-    let list = |of: &Json, key: &str| -> Vec<String> {
-        of.get(key).and_then(Json::as_array).into_iter().flatten().filter_map(Json::as_str).map(str::to_owned).collect()
-    };
     say(&plain::stripped(text(approval, "title")));
     line("id", text(approval, "id"));
     line("status", text(approval, "status"));
@@ -211,27 +215,80 @@ fn show(approval: &Json) {
     line("left", &left(approval).unwrap_or_default());
     line("execution", text(approval, "execution_id"));
     say("\nwhat runs, argument by argument");
-    for (index, argument) in list(plan, "argv").iter().enumerate() {
+    for (index, argument) in plan.get("argv").and_then(Json::as_array).into_iter().flatten().enumerate() {
         // written out, so that nothing in it can pass for something else
-        say(&format!("  {index:>3}  {}", plain::escaped(argument)));
+        say(&format!("  {index:>3}  {}", written(argument)));
     }
-    line("targets", &list(plan, "targets").join(", "));
-    line("directory", text(plan, "cwd"));
-    line("variables", &list(plan, "env").join(", "));
-    line("ends after", &plan.get("timeout_secs").and_then(Json::as_u64).map(|secs| format!("{secs} s")).unwrap_or_default());
-    line("digest", text(approval, "plan_digest"));
+    // all that the digest covers, also what this program does not know
+    say("\nwhat else is agreed to");
+    for (key, value) in plan.as_object().into_iter().flatten().filter(|(key, _)| *key != "argv") {
+        let only = std::slice::from_ref(value);
+        // each item on a line of its own: where one ends is no guess
+        for value in value.as_array().filter(|items| !items.is_empty()).map_or(only, Vec::as_slice) {
+            say(&format!("  {:<18} {}", plain::escaped(key), written(value)));
+        }
+    }
+    line("\ndigest", text(approval, "plan_digest"));
 }
 
-async fn approve(server: &Server, id: &str, reason: &str, run: bool, yes: bool, password_stdin: bool) -> Outcome {
+/// A value of a plan, as it stands.
+fn written(value: &Json) -> String {
+    match value {
+        Json::Null => "none".to_owned(),
+        Json::String(text) => plain::escaped(text).into_owned(),
+        Json::Array(items) if items.is_empty() => "none".to_owned(),
+        other => plain::escaped(&other.to_string()).into_owned(),
+    }
+}
+
+/// Whether the digest that goes on record is that of the plan that is shown, and begins as `wanted` does.
+fn is_shown(approval: &Json, wanted: Option<&str>) -> Outcome {
+    let digest = text(approval, "plan_digest");
+    let plan = approval.get("plan").and_then(|plan| canonical(plan).ok());
+    if plan.is_none_or(|plan| PlanDigest::of(&plan).to_string() != digest) {
+        return Err(Failure::from("the digest is not that of the plan that is shown; nothing is agreed to"));
+    }
+    let Some(wanted) = wanted else { return Ok(()) };
+    let bare = |digest: &str| digest.strip_prefix("sha256:").unwrap_or(digest).to_ascii_lowercase();
+    let wanted = bare(wanted);
+    if wanted.len() < DIGITS || !wanted.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(Failure::from(format!(
+            "--digest takes at least {DIGITS} hex digits of the digest that `opspilot approvals show` shows"
+        )));
+    }
+    if bare(digest).starts_with(&wanted) {
+        Ok(())
+    } else {
+        Err(Failure::from(format!("this is another plan than {wanted}: its digest is {digest}; look at it again")))
+    }
+}
+
+/// How somebody agrees.
+struct Consent {
+    run: bool,
+    yes: bool,
+    digest: Option<String>,
+    password_stdin: bool,
+}
+
+async fn approve(server: &Server, id: &str, reason: &str, consent: Consent) -> Outcome {
+    let Consent { run, yes, digest, password_stdin } = consent;
     let api = Api::of(server)?;
     let approval = found(&api, id).await?;
     let id = text(&approval, "id").to_owned();
     if !server.json {
         show(&approval);
     }
-    let password = if password_stdin { Some(line_of_stdin()?) } else { None };
+    is_shown(&approval, digest.as_deref())?;
+    let mut password = if password_stdin { Some(line_of_stdin()?) } else { None };
     if !yes {
-        agreed(run)?;
+        let mut terminal = Terminal::open().ok_or_else(|| {
+            Failure::from("nobody is there to be asked; look at it with `opspilot approvals show`, then say --yes --digest DIGEST")
+        })?;
+        agreed(&mut terminal, run)?;
+        if password.is_none() && text(&approval, "risk") == "destructive" {
+            password = Some(terminal.secret("your password: ")?);
+        }
     }
     let mut body = json!({ "plan_digest": text(&approval, "plan_digest"), "reason": reason });
     if let (Some(password), Some(body)) = (password, body.as_object_mut()) {
@@ -262,16 +319,9 @@ async fn approve(server: &Server, id: &str, reason: &str, run: bool, yes: bool, 
 }
 
 /// Asks; anything but `yes` is a no.
-fn agreed(run: bool) -> Outcome {
-    if !io::stdin().is_terminal() {
-        return Err(Failure::from("nobody is there to be asked; look at it with `opspilot approvals show`, then say --yes"));
-    }
+fn agreed(terminal: &mut Terminal, run: bool) -> Outcome {
     let question = if run { "approve exactly this, and run it? [yes/no] " } else { "approve exactly this? [yes/no] " };
-    let mut err = io::stderr().lock();
-    err.write_all(question.as_bytes()).and_then(|()| err.flush())?;
-    let mut line = String::new();
-    io::stdin().lock().read_line(&mut line)?;
-    if line.trim() == "yes" { Ok(()) } else { Err(Failure::from("not approved")) }
+    if terminal.line(question)?.trim() == "yes" { Ok(()) } else { Err(Failure::from("not approved")) }
 }
 
 fn line_of_stdin() -> Result<String, Failure> {
@@ -287,8 +337,11 @@ async fn made_anew(api: &Api, id: &str) -> Result<String, Failure> {
 
 /// Starts the run, waits for its end and shows it. Ends with 1 unless it succeeded.
 async fn execute(api: &Api, server: &Server, id: &str, token: &str) -> Outcome {
-    let started = api.post_with(&format!("/api/approvals/{id}/execute"), ("X-Approval-Token", token)).await?;
-    let run = text(&started, "execution_id").to_owned();
+    let run = match api.post_with(&format!("/api/approvals/{id}/execute"), ("X-Approval-Token", token)).await {
+        Ok(started) => text(&started, "execution_id").to_owned(),
+        Err(lost) if lost.leaves_open() => became(api, id, lost).await?,
+        Err(refused) => return Err(refused.into()),
+    };
     let mut failed = 0;
     let execution = loop {
         match api.get(&format!("/api/executions/{run}")).await {
@@ -317,4 +370,32 @@ async fn execute(api: &Api, server: &Server, id: &str, token: &str) -> Outcome {
         say(&format!("{run} {status}{code}{because}"));
     }
     if status == "succeeded" { Ok(()) } else { Err(Failure { text: String::new(), code: 1 }) }
+}
+
+/// The run that was started although the answer said nothing of it; or what is known instead.
+async fn became(api: &Api, id: &str, lost: ApiFailure) -> Result<String, Failure> {
+    complain(&lost.to_string());
+    let mut failed = 0;
+    let approval = loop {
+        match api.get(&format!("/api/approvals/{id}")).await {
+            Ok(approval) => break approval,
+            Err(_) if failed < LOOKS_FAILED => failed += 1,
+            Err(error) => return Err(open(id, &format!("what became of {id} cannot be seen: {error}"))),
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    };
+    match text(&approval, "execution_id") {
+        "" => Err(open(id, &format!("{id} is {} just now", text(&approval, "status")))),
+        run => {
+            complain(&format!("the answer was lost, but {run} was started"));
+            Ok(run.to_owned())
+        }
+    }
+}
+
+fn open(id: &str, now: &str) -> Failure {
+    Failure::from(format!(
+        "it may have started; {now}\ndo not propose it again: look with `opspilot approvals show {id}`. As long as it is approved, \
+         `opspilot approvals execute {id}` starts it at most once"
+    ))
 }

@@ -51,6 +51,17 @@ pub(crate) enum ApiFailure {
     Strange(String),
 }
 
+impl ApiFailure {
+    /// Whether what was asked for may have happened all the same: the answer was lost, or is none that refuses.
+    pub(crate) fn leaves_open(&self) -> bool {
+        match self {
+            ApiFailure::Address(_) => false,
+            ApiFailure::Unreachable { .. } | ApiFailure::Strange(_) => true,
+            ApiFailure::Refused { status, code, .. } => *status >= 500 && !matches!(code.as_str(), "clock_regression" | "no_executor"),
+        }
+    }
+}
+
 impl Api {
     /// The service that the flags or the environment name.
     pub(crate) fn of(server: &Server) -> Result<Api, ApiFailure> {
@@ -164,7 +175,8 @@ fn refused(status: u16, problem: &Json, with_token: bool) -> ApiFailure {
         let part = |key: &str| error.get(key).and_then(Json::as_str).unwrap_or("");
         text.push_str(&format!("\n  {} {}", part("pointer"), part("detail")));
     }
-    if status == 401 {
+    // the token of an approval is another one than the caller's own
+    if status == 401 && field("code") != "bad_token" {
         text = if with_token { unauthorized(true).to_owned() } else { format!("{text}\n{}", unauthorized(false)) };
     }
     ApiFailure::Refused { status, code: field("code"), text }
@@ -213,6 +225,26 @@ mod tests {
         let problem = serde_json::json!({"title":"Unauthorized","detail":"log in"});
         assert!(refused(401, &problem, true).to_string().contains("wrong, expired or revoked"));
         assert!(refused(401, &problem, false).to_string().contains("set OPSPILOT_TOKEN"));
+    }
+
+    #[test]
+    fn a_bad_approval_token_is_not_taken_for_a_bad_log_in() {
+        let problem = serde_json::json!({"title":"Unauthorized","detail":"this is no valid approval token","code":"bad_token"});
+        assert_eq!(refused(401, &problem, true).to_string(), "this is no valid approval token");
+    }
+
+    #[test]
+    fn only_an_answer_that_refuses_says_that_nothing_happened() {
+        let of = |status, code: &str| refused(status, &serde_json::json!({"title":"x","code":code}), true);
+        for sure in
+            [of(401, "bad_token"), of(409, "target_busy"), of(410, "token_expired"), of(503, "clock_regression"), of(503, "no_executor")]
+        {
+            assert!(!sure.leaves_open(), "{sure:?}");
+        }
+        let lost = ApiFailure::Unreachable { url: String::new(), why: String::new(), hint: "" };
+        for unsure in [of(500, "internal"), of(503, "unavailable"), ApiFailure::Strange(String::new()), lost] {
+            assert!(unsure.leaves_open(), "{unsure:?}");
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod keys;
 mod notify;
 mod output;
 mod serve;
+mod terminal;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 

@@ -24,6 +24,7 @@ use super::{
     limits,
     lists::{Limit, Page, Slice, part},
     modules::Nothing,
+    shapes,
     state::AppState,
 };
 
@@ -50,6 +51,9 @@ impl From<GateError> for ApiError {
                     error.at(format!("/params/{name}"), "bad_parameter", format!("{} {}{hint}", bad.name, bad.why))
                 })
             }
+            GateError::Render(RenderError::File { path, why }) => {
+                ApiError::invalid("/action", "program_not_usable", format!("{path} cannot be run: {why}"))
+            }
             GateError::Render(error) => ApiError::invalid("/params", "too_long", error.to_string()),
             GateError::Invalid { field, why } => ApiError::invalid(field, "invalid", why),
             GateError::Ledger(error) => error.into(),
@@ -63,14 +67,20 @@ impl From<GateError> for ApiError {
 fn refused(refusal: &Refusal) -> ApiError {
     use Refusal::{
         AlreadyDecided, BadToken, ClockRegression, Conflict, CoolingDown, Expired, Frozen, IncidentResolved, KeyNotAllowed, NoExecutor,
-        NotApproved, NotEligible, NotPermitted, PlanChanged, SelfApproval, StepUpRequired, TargetBusy, TokenExpired, TokenUsed, TooMany,
-        WrongAction,
+        NoTurn, NotApproved, NotEligible, NotPermitted, PlanChanged, SelfApproval, StepUpRequired, TargetBusy, TokenExpired, TokenUsed,
+        TooMany, WrongAction,
     };
     let kind = match refusal {
         SelfApproval | NotPermitted | KeyNotAllowed | StepUpRequired | WrongAction | NotEligible => ErrorKind::Forbidden,
-        PlanChanged | AlreadyDecided(_) | NotApproved(_) | Conflict(_) | TokenUsed | TargetBusy(_) | Frozen(_) | IncidentResolved => {
-            ErrorKind::Conflict
-        }
+        PlanChanged
+        | AlreadyDecided(_)
+        | NotApproved(_)
+        | Conflict(_)
+        | TokenUsed
+        | TargetBusy { .. }
+        | NoTurn(_)
+        | Frozen(_)
+        | IncidentResolved => ErrorKind::Conflict,
         Expired | TokenExpired => ErrorKind::Expired,
         BadToken => ErrorKind::Unauthenticated,
         ClockRegression | NoExecutor => ErrorKind::Unavailable,
@@ -137,7 +147,7 @@ async fn listed(state: &AppState, filter: ApprovalFilter, page: opspilot_ledger:
 
 /// Approvals, newest first.
 #[utoipa::path(get, path = "/api/approvals", tag = "approvals", params(Wanted), responses(
-    (status = 200, description = "Approvals", body = serde_json::Value),
+    (status = 200, description = "Approvals", body = shapes::Approvals),
 ))]
 pub async fn list(_caller: Guard<Viewer>, query: Query<Wanted>, state: web::Data<AppState>) -> ApiResult<HttpResponse> {
     let Wanted { status, incident, limit, cursor } = query.0;
@@ -146,7 +156,7 @@ pub async fn list(_caller: Guard<Viewer>, query: Query<Wanted>, state: web::Data
 
 /// What waits for people, newest first.
 #[utoipa::path(get, path = "/api/approvals/pending", tag = "approvals", params(Slice), responses(
-    (status = 200, description = "Approvals", body = serde_json::Value),
+    (status = 200, description = "Approvals", body = shapes::Approvals),
 ))]
 pub async fn pending(_caller: Guard<Viewer>, query: Query<Slice>, state: web::Data<AppState>) -> ApiResult<HttpResponse> {
     listed(&state, ApprovalFilter { status: Some(ApprovalStatus::Pending), incident: None }, query.0.part()).await
@@ -164,7 +174,7 @@ async fn named(state: &AppState, id: web::Path<String>) -> ApiResult<ApprovalId>
 
 /// One approval: the exact plan, its digest, and where it stands.
 #[utoipa::path(get, path = "/api/approvals/{id}", tag = "approvals", params(("id" = String, Path, description = "Its id")), responses(
-    (status = 200, description = "The approval", body = serde_json::Value),
+    (status = 200, description = "The approval", body = shapes::Approval),
     (status = 404, description = "No such approval", body = ProblemBody),
 ))]
 pub async fn get(_caller: Guard<Viewer>, id: web::Path<String>, state: web::Data<AppState>) -> ApiResult<HttpResponse> {
@@ -189,7 +199,7 @@ pub struct Propose {
 /// Proposes an action for an incident. Somebody else must approve it.
 #[utoipa::path(post, path = "/api/incidents/{id}/proposals", tag = "approvals",
     params(("id" = String, Path, description = "The incident's id")), request_body = Propose, responses(
-    (status = 201, description = "The approval that waits for people", body = serde_json::Value),
+    (status = 201, description = "The approval that waits for people", body = shapes::Approval),
     (status = 404, description = "No such incident", body = ProblemBody),
     (status = 409, description = "The incident is resolved", body = ProblemBody),
     (status = 422, description = "No such action, or its parameters do not do", body = ProblemBody),
@@ -274,8 +284,8 @@ fn secret(body: &Value) -> HttpResponse {
 /// Agrees to the plan with this digest. When enough people did, the answer holds the token, once.
 #[utoipa::path(post, path = "/api/approvals/{id}/approve", tag = "approvals", params(("id" = String, Path, description = "Its id")),
     request_body = Approve, responses(
-    (status = 200, description = "Approved; the token is shown once", body = serde_json::Value),
-    (status = 202, description = "Noted; more people are needed", body = serde_json::Value),
+    (status = 200, description = "Approved; the token is shown once", body = shapes::Token),
+    (status = 202, description = "Noted; more people are needed", body = shapes::Noted),
     (status = 403, description = "One's own proposal, an API key, or the password is missing", body = ProblemBody),
     (status = 404, description = "No such approval", body = ProblemBody),
     (status = 409, description = "Another plan than was shown, or decided already", body = ProblemBody),
@@ -317,7 +327,7 @@ pub struct Because {
 /// Says no, which ends the proposal.
 #[utoipa::path(post, path = "/api/approvals/{id}/deny", tag = "approvals", params(("id" = String, Path, description = "Its id")),
     request_body = Because, responses(
-    (status = 200, description = "As it now is", body = serde_json::Value),
+    (status = 200, description = "As it now is", body = shapes::Approval),
     (status = 403, description = "An API key", body = ProblemBody),
     (status = 404, description = "No such approval", body = ProblemBody),
     (status = 409, description = "Decided already", body = ProblemBody),
@@ -337,7 +347,7 @@ pub async fn deny(
 /// Takes back an approval that was not executed; its token is worth nothing at once.
 #[utoipa::path(post, path = "/api/approvals/{id}/revoke", tag = "approvals", params(("id" = String, Path, description = "Its id")),
     request_body = Option<Because>, responses(
-    (status = 200, description = "As it now is", body = serde_json::Value),
+    (status = 200, description = "As it now is", body = shapes::Approval),
     (status = 403, description = "An API key", body = ProblemBody),
     (status = 404, description = "No such approval", body = ProblemBody),
     (status = 409, description = "It is not approved, or executed already", body = ProblemBody),
@@ -355,7 +365,7 @@ pub async fn revoke(
 /// Takes one's own proposal back; an admin may take back any.
 #[utoipa::path(post, path = "/api/approvals/{id}/withdraw", tag = "approvals", params(("id" = String, Path, description = "Its id")),
     request_body = Option<Because>, responses(
-    (status = 200, description = "As it now is", body = serde_json::Value),
+    (status = 200, description = "As it now is", body = shapes::Approval),
     (status = 403, description = "Somebody else's proposal", body = ProblemBody),
     (status = 404, description = "No such approval", body = ProblemBody),
     (status = 409, description = "Decided already", body = ProblemBody),
@@ -372,7 +382,7 @@ pub async fn withdraw(
 
 /// Makes the token anew for the approver who lost the answer; the one from before is worth nothing then. Same deadline.
 #[utoipa::path(post, path = "/api/approvals/{id}/token", tag = "approvals", params(("id" = String, Path, description = "Its id")), responses(
-    (status = 200, description = "The token, shown once", body = serde_json::Value),
+    (status = 200, description = "The token, shown once", body = shapes::Token),
     (status = 403, description = "Somebody else's approval", body = ProblemBody),
     (status = 404, description = "No such approval", body = ProblemBody),
     (status = 409, description = "It is not approved, or executed already", body = ProblemBody),
@@ -406,7 +416,7 @@ impl FromRequest for ApprovalToken {
 /// Uses the token up and starts the run. The body is empty: the approval says all there is to say.
 #[utoipa::path(post, path = "/api/approvals/{id}/execute", tag = "approvals",
     params(("id" = String, Path, description = "Its id"), ("X-Approval-Token" = String, Header, description = "The token")), responses(
-    (status = 202, description = "It runs", body = serde_json::Value),
+    (status = 202, description = "It runs", body = shapes::Started),
     (status = 401, description = "No valid token", body = ProblemBody),
     (status = 403, description = "A token for another approval, or somebody who approved may not any more", body = ProblemBody),
     (status = 404, description = "No such approval", body = ProblemBody),

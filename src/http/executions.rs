@@ -9,12 +9,13 @@ use super::{
     body::Body,
     error::{ApiResult, ProblemBody},
     guard::{Guard, Operator, Viewer},
+    shapes,
     state::AppState,
 };
 
 /// One run: how it stands, and what it wrote.
 #[utoipa::path(get, path = "/api/executions/{id}", tag = "approvals", params(("id" = String, Path, description = "Its id")), responses(
-    (status = 200, description = "The run", body = serde_json::Value),
+    (status = 200, description = "The run", body = shapes::Execution),
     (status = 404, description = "No such run", body = ProblemBody),
 ))]
 pub async fn get(_caller: Guard<Viewer>, id: web::Path<String>, state: web::Data<AppState>) -> ApiResult<HttpResponse> {
@@ -36,7 +37,7 @@ pub struct Close {
 /// Says how a run of unknown end ended, after somebody looked.
 #[utoipa::path(post, path = "/api/executions/{id}/close", tag = "approvals", params(("id" = String, Path, description = "Its id")),
     request_body = Close, responses(
-    (status = 200, description = "As it now is", body = serde_json::Value),
+    (status = 200, description = "As it now is", body = shapes::Execution),
     (status = 403, description = "An API key", body = ProblemBody),
     (status = 404, description = "No such run", body = ProblemBody),
     (status = 409, description = "Its end is known", body = ProblemBody),

@@ -35,6 +35,7 @@ pub mod origins;
 pub mod refusals;
 pub mod server;
 pub mod settings;
+pub mod shapes;
 pub mod shell;
 pub mod signals;
 pub mod state;

@@ -58,7 +58,8 @@ async fn a11_with_a_clock_that_was_set_back_nothing_is_approved_or_run_until_an_
     service.token = Some(service.log_in("admin", PASSWORD).await);
     let (unready, why) = service.call(Method::GET, "/api/readyz", None, None).await;
     assert!(unready == 503 && why.to_string().contains("clock"), "{why}");
-    let approve = ["approvals", "approve", waits["id"].as_str().unwrap(), "--yes"];
+    let digest = waits["plan_digest"].as_str().unwrap();
+    let approve = ["approvals", "approve", waits["id"].as_str().unwrap(), "--yes", "--digest", digest];
     let (code, text) = said(&client(&service, &approve));
     assert!(code == 1 && text.contains("opspilot clock accept"), "it says what to do: {text}");
     let (code, text) = said(&client(&service, &["approvals", "execute", agreed["id"].as_str().unwrap()]));
