@@ -25,6 +25,7 @@ mod faults;
 mod feed;
 mod keys;
 mod life;
+mod modules;
 mod newcomer;
 mod notify;
 mod outside_tools;

@@ -96,7 +96,7 @@ impl Home {
                 lines.0.lock().unwrap().push(line);
             }
         });
-        Service { child: Some(child), log, url: String::new(), http: reqwest::Client::new(), token: None }
+        Service { child: Some(child), log, url: String::new(), http: reqwest::Client::new(), token: None, data: self.data() }
     }
 
     /// The service on this folder, ready, with `admin` logged in.
@@ -148,6 +148,7 @@ pub struct Service {
     pub url: String,
     pub http: reqwest::Client,
     pub token: Option<String>,
+    data: PathBuf,
 }
 
 impl Drop for Service {
@@ -210,8 +211,17 @@ impl Service {
         status
     }
 
-    /// Ends it in order.
-    pub async fn stop(mut self) {
+    /// Ends it in order. Whatever the test did, the audit log must be whole.
+    pub async fn stop(self) {
+        let data = self.data.clone();
+        self.stop_unverified("verified here").await;
+        let output = command().args(["audit", "verify", "--data"]).arg(&data).output().unwrap();
+        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.status.code(), Some(0), "`opspilot audit verify` after a clean stop: {said}");
+    }
+
+    /// Ends it in order, where the audit log cannot be whole; says why not.
+    pub async fn stop_unverified(mut self, _why: &str) {
         self.signal(rustix::process::Signal::TERM);
         let status = self.ended().await;
         assert_eq!(status.code(), Some(0), "a clean stop; log:\n{}", self.log.lines().join("\n"));

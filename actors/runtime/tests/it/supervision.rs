@@ -367,6 +367,25 @@ fn a_module_that_is_off_or_cannot_start_is_shown_so_from_the_beginning() {
 }
 
 #[test]
+fn a_module_without_an_actor_is_listed_from_its_start_and_works_again_once_it_is_switched_on() {
+    on_virtual_time(|| async {
+        let world = World::virtual_time();
+        let page = ModuleId::new("ui.page");
+        world.health.enabled(page);
+        assert_eq!(world.health.status(page), None, "it is not started yet");
+        world.health.present(page);
+        assert_eq!(world.health.status(page), Some(ModuleStatus::Healthy));
+        world.health.disabled(page, "by an admin");
+        assert_eq!(world.health.status(page), Some(ModuleStatus::Disabled));
+        world.health.enabled(page);
+        assert_eq!(world.health.status(page), Some(ModuleStatus::Healthy), "not as it was when it was off");
+        world.health.failed(page, "half of it");
+        world.health.present(page);
+        assert_eq!(world.health.status(page), Some(ModuleStatus::Failed), "what was said of it stays");
+    });
+}
+
+#[test]
 fn the_metric_of_messages_adds_up() {
     on_virtual_time(|| async {
         let (world, knobs) = (World::virtual_time(), Knobs::new());
