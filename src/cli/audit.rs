@@ -75,7 +75,7 @@ pub(crate) enum Audit {
         /// Why
         #[arg(long)]
         reason: String,
-        /// The second person who agreed
+        /// The account of the second person who agreed; the record says that this is claimed, not proved
         #[arg(long, value_name = "NAME")]
         approved_by: String,
         #[command(flatten)]

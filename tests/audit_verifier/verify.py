@@ -93,7 +93,7 @@ class Log:
         self.unsure = len(self.keys) != len(keys) or len(self.held) != len(held)
         self.size, self.peaks, self.prev, self.broken, self.good = 0, [], bytes(32), False, 0
         self.notes, self.announced, self.events, self.bare, self.gone = {}, [], [], [], []
-        self.approved, self.used, self.tokens, self.started = set(), set(), set(), set()
+        self.approved, self.used, self.tokens, self.started = {}, set(), set(), set()
         self.meet()
 
     def meet(self):
@@ -136,9 +136,15 @@ class Log:
             return code, (int(numbers[0]), int(numbers[-1]))
         if code == "EXE01I":
             value = details()
-            found = value.get("approval"), value.get("jti_sha256")
+            found = value.get("approval"), value.get("jti_sha256"), value.get("plan")
             if not all(isinstance(text, str) for text in found): raise ValueError("execution")
             return code, (obj["id"], *found)
+        if code == "APR01I":
+            if not isinstance(plan := details().get("plan"), str): raise ValueError("approval")
+            return code, (obj["id"], plan)
+        if code == "PRO01I" and body is not None:
+            value = details()
+            if isinstance(words := value.get("plan_text"), str) and value.get("plan") != "sha256:" + sha(words.encode()).hex(): raise ValueError("plan")
         if code == "RES01I" and body is not None: json.loads(body)
         return code, obj["id"]
 
@@ -146,10 +152,10 @@ class Log:
         if code == "CHK01I": self.announced.append(seq)
         elif code in ("SGN01I", "SGN02I", "SGN03W"): self.events.append((seq, what, code == "SGN01I"))
         elif code in ("RED01I", "RET01I") and isinstance(what, tuple): self.gone.append(what)
-        elif code == "APR01I": self.approved.add(what)
+        elif code == "APR01I": self.approved[what[0]] = what[1]
         elif code == "EXE01I":
-            execution, approval, token = what
-            if approval not in self.approved or approval in self.used or token in self.tokens or execution in self.started: self.bad.append(seq)
+            execution, approval, token, plan = what
+            if self.approved.get(approval) != plan or approval in self.used or token in self.tokens or execution in self.started: self.bad.append(seq)
             self.used.add(approval); self.tokens.add(token); self.started.add(execution)
         elif code in ("EXE02I", "EXE02E") and what not in self.started: self.bad.append(seq)
 

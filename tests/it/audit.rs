@@ -147,9 +147,11 @@ async fn exit_codes_say_tampered_unverifiable_and_redacted() {
     let exported = audit(&["export"], Some(&data)).1;
     let key = exported.lines().find(|line| line.contains("SGN01I")).unwrap();
     let key: Json = serde_json::from_str(key).unwrap();
-    let (code, text) = audit(&["redact", "--seq", &key["seq"].to_string(), "--reason", "r", "--approved-by", "bob"], Some(&data));
+    let (code, text) = audit(&["redact", "--seq", &key["seq"].to_string(), "--reason", "r", "--approved-by", "admin"], Some(&data));
     assert!(code == 1 && text.contains("SGN01I"), "{text}");
     let (code, text) = audit(&["redact", "--seq", "2", "--reason", "asked for", "--approved-by", "bob"], Some(&data));
+    assert!(code == 1 && text.contains("bob"), "there is nobody of that name: {text}");
+    let (code, text) = audit(&["redact", "--seq", "2", "--reason", "asked for", "--approved-by", "admin"], Some(&data));
     assert_eq!(code, 0, "{text}");
     let (code, text) = audit(&["verify", "--since", &note], Some(&data));
     assert!(code == 3 && text.contains("1 payloads deleted on record"), "{text}");

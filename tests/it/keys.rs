@@ -38,7 +38,7 @@ async fn t2_another_approval_key_ends_what_was_approved_whether_the_old_one_is_r
         assert!(code == 0 && text.contains("approval key"), "{text}");
         assert_ne!(std::fs::read(home.data().join("keys/approval.key")).unwrap(), before);
 
-        let service = home.start().await;
+        let mut service = home.start().await;
         let path = format!("/api/approvals/{}", agreed["id"].as_str().unwrap());
         until("what was approved to be revoked", async || (service.get(&path).await["status"] == "revoked").then_some(())).await;
         let request = service.http.post(format!("{}{path}/execute", service.url)).bearer_auth(service.token.as_deref().unwrap());
@@ -49,6 +49,17 @@ async fn t2_another_approval_key_ends_what_was_approved_whether_the_old_one_is_r
         let mut wanted = [("SGN01I".to_owned(), "approval".to_owned()), (retired.to_owned(), "approval".to_owned())];
         wanted.reverse();
         assert_eq!(entries, wanted, "newest first");
+        if how == "revoke" {
+            // whoever puts the revoked key back does not get a service that believes what it signed
+            service.stop().await;
+            let new = std::fs::read(home.data().join("keys/approval.key")).unwrap();
+            std::fs::write(home.data().join("keys/approval.key"), &before).unwrap();
+            let mut refused = home.spawn(&[]);
+            assert!(!refused.ended().await.success());
+            until("the reason", async || refused.log.has("opspilot keys revoke --purpose approval").then_some(())).await;
+            std::fs::write(home.data().join("keys/approval.key"), new).unwrap();
+            service = home.start().await;
+        }
         // what waited goes on waiting, and is signed with the new key
         let token = approved(&service, &waits).await;
         executed(&service, &waits, &token).await;

@@ -88,6 +88,20 @@ pub enum KeyError {
         /// What it should be for.
         purpose: KeyPurpose,
     },
+    /// The audit log says that it counts no more.
+    #[error(
+        "{path}: the audit log says that the key {kid} was {how}; put the one that is in use back, or run `opspilot keys revoke --purpose {purpose}` to have another made"
+    )]
+    Ended {
+        /// Which file.
+        path: PathBuf,
+        /// The key in it.
+        kid: String,
+        /// Revoked or retired.
+        how: &'static str,
+        /// What it is for.
+        purpose: KeyPurpose,
+    },
     /// It is the key of another purpose.
     #[error("{path}: this is also the {other} key; no key may serve two purposes")]
     Shared {

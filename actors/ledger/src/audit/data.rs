@@ -10,6 +10,7 @@ use std::{
 
 use crossbeam_channel::bounded;
 use diesel::{connection::SimpleConnection, prelude::*};
+use opspilot_kernel::time::Timestamp;
 
 use super::{
     entry::{Looked, Stored},
@@ -156,15 +157,17 @@ impl AuditData {
     /// The root and the frontier that are stored with the head.
     fn compare_head(&mut self, verifier: &mut Verifier, size: u64) -> Result<(), LedgerError> {
         use audit_head::dsl as t;
-        let row: Option<(i64, Vec<u8>, Vec<u8>)> =
-            t::audit_head.find(1).select((t::size, t::root, t::frontier)).first(&mut self.conn).optional()?;
+        let row: Option<(i64, Vec<u8>, Vec<u8>, i64)> =
+            t::audit_head.find(1).select((t::size, t::root, t::frontier, t::last_ts)).first(&mut self.conn).optional()?;
         // a service that runs may have gone on since
-        if let Some((now, root, frontier)) = row
-            && u64::try_from(now) == Ok(size)
-            && verifier.size() == size
-            && (root != verifier.root() || frontier != verifier.frontier())
-        {
+        let Some((_, root, frontier, last_ts)) = row.filter(|row| u64::try_from(row.0) == Ok(size) && verifier.size() == size) else {
+            return Ok(());
+        };
+        if root != verifier.root() || frontier != verifier.frontier() {
             verifier.wrong(size, "the root or the frontier that is stored is not that of the entries");
+        }
+        if verifier.high_water() != Some(Timestamp::from_millis(last_ts)) {
+            verifier.wrong(size, "the latest time that is stored is not that of the entries");
         }
         Ok(())
     }
@@ -216,7 +219,7 @@ fn in_order(
                 verifier.wrong(under, format!("the stored node {index} of level {level} is not that of the entries"));
             }
         }
-        while let Some((size, root, note)) = fixed.next_at(conn, verifier.size())? {
+        while let Some((size, root, note, at)) = fixed.next_at(conn, verifier.size())? {
             let note = match note.map(|text| SignedNote::parse(text.as_bytes())) {
                 None => None,
                 Some(Ok(note)) => Some(note),
@@ -225,6 +228,9 @@ fn in_order(
                     None
                 }
             };
+            if size == verifier.size() && verifier.last_at() != Some(at) {
+                verifier.wrong(size, format!("the time of the checkpoint over {size} entries is not that of its entry"));
+            }
             verifier.checkpoint(size, &root, note);
         }
     }
@@ -262,6 +268,9 @@ impl Tree {
     }
 }
 
+/// Size, root, note and time of a checkpoint.
+type NextFixed = (u64, Hash, Option<String>, Timestamp);
+
 /// The stored checkpoints, in order.
 #[derive(Default)]
 struct Fixed {
@@ -283,10 +292,10 @@ impl Fixed {
     }
 
     /// The next one, if it covers as many entries or fewer.
-    fn next_at(&mut self, conn: &mut SqliteConnection, size: u64) -> Result<Option<(u64, Hash, Option<String>)>, LedgerError> {
+    fn next_at(&mut self, conn: &mut SqliteConnection, size: u64) -> Result<Option<NextFixed>, LedgerError> {
         self.fill(conn)?;
         let next = self.ahead.pop_front_if(|checkpoint| checkpoint.size <= size);
-        Ok(next.map(|checkpoint| (checkpoint.size, checkpoint.root, checkpoint.note)))
+        Ok(next.map(|checkpoint| (checkpoint.size, checkpoint.root, checkpoint.note, checkpoint.at)))
     }
 
     fn rest(&mut self, conn: &mut SqliteConnection) -> Result<Vec<u64>, LedgerError> {

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 use super::tree::{Hash, leaf_hash};
 use crate::tables::audit::commitment;
@@ -85,12 +86,14 @@ pub(crate) enum Said {
     WentBackBehind(String),
     /// The payloads of these entries were deleted.
     Deleted(u64, u64),
-    /// This approval was given.
-    Approved(String),
-    /// This execution started, by this approval and this token.
-    Started { execution: String, approval: String, token: String },
+    /// This approval of this plan was given.
+    Approved { approval: String, plan: String },
+    /// This execution of this plan started, by this approval and this token.
+    Started { execution: String, approval: String, token: String, plan: String },
     /// This execution ended.
     Ended(String),
+    /// Somebody accepted a clock that had been set back.
+    ClockAccepted,
 }
 
 /// An entry that was looked at.
@@ -189,13 +192,27 @@ fn said(code: &str, object: Object<'_>, body: Option<&[u8]>) -> Result<Said, &'s
             let (Some(from), Some(to)) = (number(from), number(to)) else { return Err("it names no entries") };
             Said::Deleted(from, to)
         }
-        "APR01I" => Said::Approved(object.id.into_owned()),
+        // the plan in words, if it is still there, is what its digest says
+        "PRO01I" if body.is_some() => {
+            let details = details()?;
+            let of_words = text(&details, "plan_text").map(|words| format!("sha256:{}", hex::encode(Sha256::digest(words))));
+            if of_words.is_some() && of_words != text(&details, "plan") {
+                return Err("the plan is not that of its digest");
+            }
+            Said::Nothing
+        }
+        "APR01I" => {
+            let plan = text(&details()?, "plan").ok_or("an approval without a plan")?;
+            Said::Approved { approval: object.id.into_owned(), plan }
+        }
         "EXE01I" => {
             let details = details()?;
             let approval = text(&details, "approval").ok_or("an execution without an approval")?;
             let token = text(&details, "jti_sha256").ok_or("an execution without a token")?;
-            Said::Started { execution: object.id.into_owned(), approval, token }
+            let plan = text(&details, "plan").ok_or("an execution without a plan")?;
+            Said::Started { execution: object.id.into_owned(), approval, token, plan }
         }
+        "CLK01I" => Said::ClockAccepted,
         "EXE02I" | "EXE02E" => Said::Ended(object.id.into_owned()),
         _ => Said::Nothing,
     })

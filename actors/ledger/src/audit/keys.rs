@@ -1,6 +1,8 @@
 //! Another key in the place of the one that is used: on record before it is used, and with the old one's word for it where
 //! that is still worth something.
 
+use std::path::Path;
+
 use opspilot_kernel::principal::Actor;
 
 use super::{
@@ -9,9 +11,10 @@ use super::{
 };
 use crate::{
     error::LedgerError,
-    keyfile::{KeyFile, KeyPurpose},
+    keyfile::{KeyError, KeyFile, KeyPurpose},
     ledger::{Ledger, Priority},
-    tables::audit::checkpoints::KeyRecorded,
+    read::Reader,
+    tables::audit::{checkpoints::KeyRecorded, said},
 };
 
 /// What became of a key.
@@ -27,7 +30,7 @@ pub struct Replaced {
     pub public: Option<String>,
 }
 
-fn recorded(key: &KeyFile) -> KeyRecorded {
+pub(super) fn recorded(key: &KeyFile) -> KeyRecorded {
     KeyRecorded { purpose: key.purpose().as_str(), kid: key.kid(), public: hex::encode(key.public()) }
 }
 
@@ -46,12 +49,10 @@ impl Ledger {
         let old = tokio::task::spawn_blocking(move || KeyFile::read(&at, purpose)).await.map_err(|_| LedgerError::Panicked)??;
         let new = KeyFile::random(purpose);
         let (before, after) = (old.as_ref().map(recorded), recorded(&new));
-        let (by, why, gone) = (actor.clone(), reason.clone(), before.clone().filter(|_| revoked));
-        self.write(Priority::Control, move |tx| {
-            tx.key_in_use(&by, &after, &why)?;
-            gone.map_or(Ok(()), |gone| tx.key_revoked(&by, &gone, &why))
-        })
-        .await?;
+        if !revoked {
+            let (by, why, after) = (actor.clone(), reason.clone(), after.clone());
+            self.write(Priority::Control, move |tx| tx.key_announced(&by, &after, &why)).await?;
+        }
         if audit && !revoked {
             self.checkpoint("rotation").await?;
         }
@@ -68,9 +69,37 @@ impl Ledger {
             public.map_or(Ok(()), |public| write_public(&dir, &public))
         });
         stored.await.map_err(|_| LedgerError::Panicked)??;
-        if let Some(gone) = before.filter(|_| !revoked) {
-            self.write(Priority::Control, move |tx| tx.key_retired(&actor, &gone, &reason)).await?;
-        }
+        // only now: a service is never left with a key that the log says is revoked. What a crash leaves undone here the
+        // next start finds out: it meets another key than the log knows, and retires the one that the log knows
+        self.write(Priority::Control, move |tx| {
+            match revoked {
+                true => tx.key_in_use(&actor, &after, &reason)?,
+                false => tx.key_stored(&after)?,
+            }
+            match before {
+                Some(gone) if revoked => tx.key_revoked(&actor, &gone, &reason),
+                Some(gone) => tx.key_retired(&actor, &gone, &reason),
+                None => Ok(()),
+            }
+        })
+        .await?;
         Ok(replaced)
+    }
+}
+
+impl Reader<'_> {
+    /// Why this key of the data directory `dir` must not be used, if the log says that it counts no more.
+    pub fn key_refusal(&mut self, dir: &Path, key: &KeyFile) -> Result<Option<KeyError>, LedgerError> {
+        let (purpose, kid) = (key.purpose(), key.kid());
+        let ended = said::key_ended(self.conn, purpose, &hex::encode(key.public()))?;
+        Ok(ended.map(|how| KeyError::Ended { path: purpose.path(dir), kid, how, purpose }))
+    }
+
+    /// The key that the log last said is in use for `purpose`, unless that is `kid` or the log says that it ended.
+    pub(crate) fn key_before(&mut self, purpose: KeyPurpose, kid: &str) -> Result<Option<KeyRecorded>, LedgerError> {
+        let Some(before) = self.key_in_use(purpose.as_str())?.filter(|before| before != kid) else { return Ok(None) };
+        let Some(public) = said::public_of(self.conn, purpose.as_str(), &before)? else { return Ok(None) };
+        let ended = said::key_ended(self.conn, purpose, &public)?;
+        Ok(ended.is_none().then(|| KeyRecorded { purpose: purpose.as_str(), kid: before, public }))
     }
 }

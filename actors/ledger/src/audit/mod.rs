@@ -44,8 +44,16 @@
 //! 4. the log has the root of every note that somebody held on to, and is no shorter than any of them;
 //! 5. every missing payload is named by a `RED01I` or `RET01I` entry (`obj` = `audit`, `17` or `17-20`), and every `CHK01I`
 //!    entry that a later checkpoint covers has its own;
-//! 6. every execution that started (`EXE01I`; body: `approval`, `jti_sha256`) has an approval (`APR01I`) before it, no
-//!    approval and no token is used twice, and what ended (`EXE02I`, `EXE02E`) had started.
+//! 6. every execution that started (`EXE01I`; body: `approval`, `jti_sha256`, `plan`) has an approval (`APR01I`; body:
+//!    `plan`) of the same plan before it, no approval and no token is used twice, and what ended (`EXE02I`, `EXE02E`) had
+//!    started; a plan in words (`PRO01I`; body: `plan_text`, `plan`) has its digest: `plan` is `sha256:` and the hex SHA-256
+//!    over the text.
+//!
+//! On a data directory it also checks what lies beside the entries: the stored tree, the head with its latest time (that of
+//! the entries since the last `CLK01I`, and of itself), the times of checkpoints, and that the newest published note is
+//! continued, unless a `RES01I` entry (body: `behind`, the hex SHA-256 of the note) says that a restore went back behind it.
+//!
+//! The output of a run is not in the log, its digests are: `stdout_sha256` and `stderr_sha256` of `EXE02I` and `EXE02E`.
 //!
 //! The outcome is 0 as it was written, 1 tampered with, 2 cannot be said, 3 as it was written with payloads deleted on
 //! record. `tests/audit_verifier/verify.py` is a second verifier, written from this page.

@@ -9,6 +9,7 @@ use opspilot_kernel::principal::Actor;
 use parking_lot::Mutex;
 
 use super::{
+    keys::recorded,
     note::{Checkpoint, PublicKey, SignedNote},
     published::{self, PUBLISHED},
     tree::check_consistency,
@@ -19,7 +20,7 @@ use crate::{
     keyfile::{self, KeyError, KeyFile, KeyPurpose},
     ledger::{Ledger, Priority, Shared},
     read::Reader,
-    tables::audit::checkpoints::{KeyRecorded, StoredCheckpoint},
+    tables::audit::checkpoints::StoredCheckpoint,
     writer::WriterState,
 };
 
@@ -134,17 +135,27 @@ impl Ledger {
     pub async fn open_audit_key(&self) -> Result<(), CheckpointError> {
         let dir = self.shared().options.dir.clone();
         let (origin, known) = self.read(|reader| Ok((reader.audit_origin()?, reader.key_in_use(KeyPurpose::Audit.as_str())?))).await?;
-        let named = origin.clone();
         let opened = tokio::task::spawn_blocking(move || {
             let (key, made) = KeyFile::open(&dir, KeyPurpose::Audit)?;
-            write_public(&dir, &PublicKey::of(&named, &key))?;
             Ok::<_, KeyError>((key, made, dir))
         });
         let (key, made, dir) = opened.await.map_err(|_| LedgerError::Panicked)??;
+        let at = dir.clone();
+        let (key, refusal) = self.read(move |reader| reader.key_refusal(&at, &key).map(|refusal| (key, refusal))).await?;
+        if let Some(refusal) = refusal {
+            return Err(refusal.into());
+        }
+        write_public(&dir, &PublicKey::of(&origin, &key))?;
         if known.as_deref() != Some(key.kid().as_str()) {
-            let recorded = KeyRecorded { purpose: KeyPurpose::Audit.as_str(), kid: key.kid(), public: hex::encode(key.public()) };
+            let (after, kid) = (recorded(&key), key.kid());
+            let before = self.read(move |reader| reader.key_before(KeyPurpose::Audit, &kid)).await?;
             let reason = if made { "there was none" } else { "found in its place" };
-            self.write(Priority::Control, move |tx| tx.key_in_use(&Actor::System, &recorded, reason)).await?;
+            self.write(Priority::Control, move |tx| {
+                tx.key_in_use(&Actor::System, &after, reason)?;
+                // whoever still has the one from before must not be able to go on with it
+                before.map_or(Ok(()), |before| tx.key_retired(&Actor::System, &before, "another was found in its place"))
+            })
+            .await?;
         }
         let signer = Signer { key, origin, published: dir.join(PUBLISHED), refused: Mutex::new(None) };
         // only the first counts; a second caller finds the same key

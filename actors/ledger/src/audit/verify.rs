@@ -1,8 +1,9 @@
 //! Checking a whole log, entry by entry, as it is read: hashes, numbers, links, the tree, every checkpoint, signatures and
 //! who vouches for their keys, payloads, and what entries say of each other.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use opspilot_kernel::time::Timestamp;
 use serde::Serialize;
 
 use super::{
@@ -113,6 +114,10 @@ pub struct Verifier {
     tree: Frontier,
     prev: Hash,
     latest: String,
+    /// The latest time since a clock that had been set back was accepted.
+    high: String,
+    /// The time of the last entry.
+    last: String,
     /// How often time went back, and where first.
     back: (u64, u64),
     /// An entry is missing or changed, so that no root can be right.
@@ -125,7 +130,8 @@ pub struct Verifier {
     pub(super) keys: Vec<(u64, [u8; 32], KeyIs)>,
     bare: Vec<(u64, u64)>,
     deleted: Vec<(u64, u64)>,
-    approved: HashSet<String>,
+    /// The plan of each approval that was given.
+    approved: HashMap<String, String>,
     used: HashSet<String>,
     tokens: HashSet<String>,
     started: HashSet<String>,
@@ -145,6 +151,8 @@ impl Verifier {
             tree: Frontier::default(),
             prev: [0; 32],
             latest: String::new(),
+            high: String::new(),
+            last: String::new(),
             back: (0, 0),
             broken: false,
             good: 0,
@@ -153,7 +161,7 @@ impl Verifier {
             keys: Vec::new(),
             bare: Vec::new(),
             deleted: Vec::new(),
-            approved: HashSet::new(),
+            approved: HashMap::new(),
             used: HashSet::new(),
             tokens: HashSet::new(),
             started: HashSet::new(),
@@ -202,6 +210,16 @@ impl Verifier {
         self.tree.root()
     }
 
+    /// The clock's high-water mark, as the entries have it.
+    pub(crate) fn high_water(&self) -> Option<Timestamp> {
+        if self.tree.size() == 0 { Some(Timestamp::ZERO) } else { self.high.parse().ok() }
+    }
+
+    /// When the last entry was made.
+    pub(crate) fn last_at(&self) -> Option<Timestamp> {
+        self.last.parse().ok()
+    }
+
     /// As the head stores it.
     pub(crate) fn frontier(&self) -> Vec<u8> {
         self.tree.packed()
@@ -246,7 +264,11 @@ impl Verifier {
             } else {
                 self.latest.clone_from(&entry.ts);
             }
-            self.heed(expected, entry.said);
+            if entry.ts > self.high {
+                self.high.clone_from(&entry.ts);
+            }
+            self.heed(expected, entry.said, &entry.ts);
+            self.last = entry.ts;
         }
         if entry.bare {
             match self.bare.last_mut() {
@@ -258,7 +280,7 @@ impl Verifier {
         self.meet();
     }
 
-    fn heed(&mut self, seq: u64, said: Said) {
+    fn heed(&mut self, seq: u64, said: Said, ts: &String) {
         match said {
             Said::Nothing => {}
             Said::Checkpoint => self.said_checkpoints.push(seq),
@@ -269,12 +291,17 @@ impl Verifier {
                 self.behind.insert(digest);
             }
             Said::Deleted(from, to) => self.deleted.push((from, to)),
-            Said::Approved(approval) => {
-                self.approved.insert(approval);
+            Said::ClockAccepted => self.high.clone_from(ts),
+            Said::Approved { approval, plan } => {
+                self.approved.insert(approval, plan);
             }
-            Said::Started { execution, approval, token } => {
-                if !self.approved.contains(&approval) {
-                    self.wrong(seq, format!("the execution {execution} has no approval before it"));
+            Said::Started { execution, approval, token, plan } => {
+                match self.approved.get(&approval) {
+                    None => self.wrong(seq, format!("the execution {execution} has no approval before it")),
+                    Some(approved) if *approved != plan => {
+                        self.wrong(seq, format!("the execution {execution} is of another plan than the one that was approved"));
+                    }
+                    Some(_) => {}
                 }
                 if !self.used.insert(approval) {
                     self.wrong(seq, format!("the execution {execution} uses an approval that was used before"));

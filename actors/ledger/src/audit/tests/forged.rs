@@ -22,8 +22,8 @@ fn verify(rendered: &Rendered) -> Report {
 fn sixty_four() -> Rendered {
     let whole = |items: &Vec<Item>| items.iter().all(|item| !matches!(item, Item::Entry { whole: false, .. }));
     let mut items = (0..).map(|seed| ordinary(&mut StdRng::seed_from_u64(seed), 60)).find(whole).unwrap();
-    items.push(entry("APR01I", "approval", "apr_z", json!({})));
-    items.push(entry("EXE01I", "execution", "exe_z", json!({ "approval": "apr_z", "jti_sha256": "ff" })));
+    items.push(entry("APR01I", "approval", "apr_z", json!({ "plan": "p" })));
+    items.push(entry("EXE01I", "execution", "exe_z", json!({ "approval": "apr_z", "jti_sha256": "ff", "plan": "p" })));
     items.push(entry("EXE02I", "execution", "exe_z", json!({})));
     items.push(checkpoint_by_last(&items));
     let rendered = render(&items, 7);
@@ -335,9 +335,9 @@ fn f3_a_key_that_was_retired_signs_nothing_any_more() {
 #[test]
 fn entries_must_agree_with_each_other() {
     let start = |execution: &str, approval: &str, token: &str| {
-        entry("EXE01I", "execution", execution, json!({ "approval": approval, "jti_sha256": token }))
+        entry("EXE01I", "execution", execution, json!({ "approval": approval, "jti_sha256": token, "plan": "p" }))
     };
-    let approved = |id: &str| entry("APR01I", "approval", id, json!({}));
+    let approved = |id: &str| entry("APR01I", "approval", id, json!({ "plan": "p" }));
     let end = |id: &str| entry("EXE02I", "execution", id, json!({}));
     let verdict = |items: Vec<Item>| {
         let items: Vec<Item> = std::iter::once(key_entry("SGN01I", 0)).chain(items).chain([Item::Checkpoint(0)]).collect();
@@ -345,6 +345,8 @@ fn entries_must_agree_with_each_other() {
         (report.verdict, report.first_bad)
     };
     assert_eq!(verdict(vec![approved("a"), start("x", "a", "t"), end("x")]), (Verdict::Ok, None));
+    let words = entry("PRO01I", "approval", "a", log::proposed("{\"args\":[\"ü\"]}", "{\"args\":[\"ü\"]}"));
+    assert_eq!(verdict(vec![words]), (Verdict::Ok, None));
     assert_eq!(verdict(vec![approved("a"), start("x", "a", "t")]), (Verdict::Ok, None), "it still runs");
     for (items, seq) in [
         (vec![start("x", "a", "t")], 2),
@@ -353,7 +355,12 @@ fn entries_must_agree_with_each_other() {
         (vec![approved("a"), approved("b"), start("x", "a", "t"), start("y", "b", "t")], 5),
         (vec![approved("a"), end("x")], 3),
         (vec![approved("a"), end("x"), start("x", "a", "t")], 3),
-        (vec![approved("a"), entry("EXE01I", "execution", "x", json!({ "approval": "a" }))], 3),
+        (vec![approved("a"), entry("EXE01I", "execution", "x", json!({ "approval": "a", "plan": "p" }))], 3),
+        // what ran is what was approved, and what was approved is what stands there
+        (vec![approved("a"), entry("EXE01I", "execution", "x", json!({ "approval": "a", "jti_sha256": "t", "plan": "q" }))], 3),
+        (vec![approved("a"), entry("EXE01I", "execution", "x", json!({ "approval": "a", "jti_sha256": "t" }))], 3),
+        (vec![entry("APR01I", "approval", "a", json!({}))], 2),
+        (vec![entry("PRO01I", "approval", "a", log::proposed("{\"args\":[\"a\"]}", "{\"args\":[\"b\"]}"))], 2),
     ] {
         assert_eq!(verdict(items.clone()), (Verdict::Tampered, Some(seq)), "{items:?}");
     }

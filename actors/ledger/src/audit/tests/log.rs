@@ -117,6 +117,11 @@ fn ordered(value: &Value, names: &[&str]) -> String {
     format!("{{{}}}", members.join(","))
 }
 
+/// The body of a proposal whose digest is that of `words`, and that says it is `said`.
+pub(super) fn proposed(words: &str, said: &str) -> Value {
+    json!({ "plan": opspilot_kernel::plan::PlanDigest::of(words.as_bytes()), "plan_text": said })
+}
+
 /// An ordinary log of some length: accounts, modules, an approved action now and then, a checkpoint every so often.
 pub(super) fn ordinary(dice: &mut StdRng, length: usize) -> Vec<Item> {
     let mut items = vec![key_entry("SGN01I", 0)];
@@ -128,14 +133,18 @@ pub(super) fn ordinary(dice: &mut StdRng, length: usize) -> Vec<Item> {
             0..=3 => items.push(Item::Checkpoint(signing)),
             4..=6 if n + 2 < length => {
                 let (approval, execution) = (format!("apr_{n}"), format!("exe_{n}"));
-                items.push(entry("APR01I", "approval", approval.as_str(), json!({ "digest": "sha256:00" })));
+                items.push(entry("APR01I", "approval", approval.as_str(), json!({ "plan": format!("sha256:{:02}", n % 3) })));
                 items.push(entry(
                     "EXE01I",
                     "execution",
                     execution.as_str(),
-                    json!({ "approval": approval, "jti_sha256": format!("{n:064x}") }),
+                    json!({ "approval": approval, "jti_sha256": format!("{n:064x}"), "plan": format!("sha256:{:02}", n % 3) }),
                 ));
                 running.push(execution);
+            }
+            11 => {
+                let words = json!({ "action": "restart", "n": n }).to_string();
+                items.push(entry("PRO01I", "approval", format!("apr_{n}"), proposed(&words, &words)));
             }
             7..=8 if !running.is_empty() => {
                 let ended = running.swap_remove(dice.random_range(0..running.len()));

@@ -1,6 +1,6 @@
 //! What is put on record, and what stays of it.
 
-use diesel::connection::SimpleConnection;
+use diesel::{connection::SimpleConnection, prelude::*};
 use opspilot_kernel::principal::Actor;
 
 use super::rig::{Rig, checkpoint, runtime, write};
@@ -60,7 +60,34 @@ fn f9_redaction_export_backup_and_restore_leave_every_proof_valid() {
     let early = checkpoint(&ledger).unwrap();
     let proof = |seq| ledger.read_blocking(|reader| reader.audit_proof(seq, None)).unwrap();
     let before = serde_json::to_vec(&proof(9)).unwrap();
-    ledger.write_blocking(Priority::Control, |tx| tx.redact(&Actor::System, 9, "asked for", "bob")).unwrap();
+    // somebody else agreed: an account, enabled, and not whoever asks
+    let account = |name: &str| NewUser {
+        name: name.to_owned(),
+        role: opspilot_kernel::principal::Role::Admin,
+        groups: Vec::new(),
+        password_hash: "x".to_owned(),
+    };
+    let (bob, gone) = (account("bob"), account("gone"));
+    let made = move |tx: &mut crate::Tx<'_>| {
+        tx.user_create(&Actor::System, bob)?;
+        tx.user_create(&Actor::System, gone)?;
+        use crate::schema::user_account::dsl as t;
+        diesel::update(t::user_account.find("gone")).set(t::disabled.eq(true)).execute(tx.conn)?;
+        Ok(())
+    };
+    ledger.write_blocking(Priority::Control, made).unwrap();
+    let asks = |name: &str| Actor::User { id: name.to_owned(), via: "cli".to_owned() };
+    for (who, second) in [("ada", "nobody"), ("ada", ""), ("ada", "gone"), ("bob", "bob"), ("bob", "BOB")] {
+        let actor = asks(who);
+        let refused = ledger.write_blocking(Priority::Control, move |tx| tx.redact(&actor, 9, "asked for", second));
+        assert!(refused.is_err(), "{who} {second}");
+    }
+    let ada = asks("ada");
+    ledger.write_blocking(Priority::Control, move |tx| tx.redact(&ada, 9, "asked for", "bob")).unwrap();
+    let filter = crate::AuditFilter { action: Some("RED01I".to_owned()), ..crate::AuditFilter::default() };
+    let found = ledger.read_blocking(|reader| reader.audit(&filter, &crate::Page::first(9))).unwrap().items;
+    assert_eq!(found.len(), 1, "what was refused is not done");
+    assert_eq!(found[0].body.as_ref().unwrap()["consent"], "claimed", "nothing shows that they were asked");
     let again = ledger.write_blocking(Priority::Control, |tx| tx.redact(&Actor::System, 9, "asked for", "bob"));
     assert!(matches!(again, Err(LedgerError::Conflict(_))), "once");
     let key = ledger.write_blocking(Priority::Control, |tx| tx.redact(&Actor::System, 3, "asked for", "bob"));

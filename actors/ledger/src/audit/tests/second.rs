@@ -60,7 +60,7 @@ fn case(dice: &mut StdRng, seed: u64) -> Case {
     };
     let mut forged = items.clone();
     let place = dice.random_range(0..items.len());
-    let bytes = match dice.random_range(0..18) {
+    let bytes = match dice.random_range(0..20) {
         0..=4 => real.bytes(),
         5 => lines(&real, |lines| drop(lines.remove(dice.random_range(0..lines.len())))),
         6 => lines(&real, |lines| lines.insert(dice.random_range(0..=lines.len()), lines[dice.random_range(0..lines.len())].clone())),
@@ -85,7 +85,7 @@ fn case(dice: &mut StdRng, seed: u64) -> Case {
             render(&forged, seed).bytes()
         }
         12 => {
-            forged[place] = entry("EXE01I", "execution", "exe_forged", json!({ "approval": "apr_none", "jti_sha256": "00" }));
+            forged[place] = entry("EXE01I", "execution", "exe_forged", json!({ "approval": "apr_none", "jti_sha256": "00", "plan": "p" }));
             render(&forged, seed).bytes()
         }
         13 => {
@@ -103,6 +103,18 @@ fn case(dice: &mut StdRng, seed: u64) -> Case {
             for item in &mut forged[place..] {
                 if let Item::Checkpoint(key) = item {
                     *key = u8::from(dice.random_range(0..8) != 0);
+                }
+            }
+            render(&forged, seed).bytes()
+        }
+        17 => {
+            // a plan that is not the one that was approved, or proposed
+            for item in &mut forged[place..] {
+                if let Item::Entry { code: code @ ("PRO01I" | "APR01I" | "EXE01I"), body, .. } = item
+                    && dice.random()
+                {
+                    let member = if *code == "PRO01I" { "plan_text" } else { "plan" };
+                    body[member] = [json!("forged"), json!("sha256:01"), Value::Null][dice.random_range(0..3)].clone();
                 }
             }
             render(&forged, seed).bytes()

@@ -122,7 +122,7 @@ impl Tx<'_> {
         let row = find(self.conn, &new.id)?;
         let body = json!({
             "proposer": new.proposer, "owner": row.owner, "risk": row.risk, "params": new.params, "reasoning": row.reasoning,
-            "approve_by": Timestamp::from_millis(row.approve_by),
+            "approve_by": Timestamp::from_millis(row.approve_by), "plan_text": String::from_utf8_lossy(&row.plan),
         });
         self.audit_approval(&new.actor, "PRO01I", &row, Outcome::Success, body)?;
         let text = format!("{} is proposed: {}", row.title, new.preview.text);

@@ -1,7 +1,7 @@
 //! `audit_checkpoint`: what was fixed, and what of it is signed.
 
 use diesel::prelude::*;
-use opspilot_kernel::{ids::Seq, principal::Actor};
+use opspilot_kernel::{ids::Seq, principal::Actor, time::Timestamp};
 use serde_json::json;
 
 use super::{AuditEntry, Object, Outcome, load_head, said, tree::Stored};
@@ -12,7 +12,7 @@ use crate::{
     },
     error::LedgerError,
     read::Reader,
-    schema::{audit_checkpoint, audit_leaf, audit_payload},
+    schema::{audit_checkpoint, audit_leaf, audit_payload, user_account},
     tables::meta,
     tx::{Tx, loaded, stored},
 };
@@ -26,13 +26,15 @@ pub struct StoredCheckpoint {
     pub root: Hash,
     /// The signed note; nothing if the process ended before it was signed.
     pub note: Option<String>,
+    /// When it was fixed.
+    pub at: Timestamp,
 }
 
-type Row = (i64, Vec<u8>, Option<String>);
+type Row = (i64, Vec<u8>, Option<String>, i64);
 
 fn checkpoint(row: Row) -> Result<StoredCheckpoint, LedgerError> {
     let root = row.1.try_into().map_err(|_| LedgerError::Damaged(format!("audit: the root of checkpoint {} is cut short", row.0)))?;
-    Ok(StoredCheckpoint { size: loaded(row.0)?, root, note: row.2 })
+    Ok(StoredCheckpoint { size: loaded(row.0)?, root, note: row.2, at: Timestamp::from_millis(row.3) })
 }
 
 /// The checkpoints from `from` on and up to `to`, in order, at most `limit`.
@@ -42,7 +44,7 @@ pub(crate) fn between(conn: &mut SqliteConnection, from: Seq, to: Seq, limit: i6
         .filter(t::size.ge(stored(from)?).and(t::size.le(stored(to)?)))
         .order(t::size)
         .limit(limit)
-        .select((t::size, t::root, t::note))
+        .select((t::size, t::root, t::note, t::at))
         .load(conn)?;
     rows.into_iter().map(checkpoint).collect()
 }
@@ -104,8 +106,18 @@ impl Tx<'_> {
 
     /// A key is in use from now on.
     pub fn key_in_use(&mut self, actor: &Actor, key: &KeyRecorded, reason: &str) -> Result<(), LedgerError> {
-        meta::set(self.conn, &key_of(key.purpose), &key.kid)?;
+        self.key_announced(actor, key, reason)?;
+        self.key_stored(key)
+    }
+
+    /// A key is about to be used.
+    pub(crate) fn key_announced(&mut self, actor: &Actor, key: &KeyRecorded, reason: &str) -> Result<(), LedgerError> {
         self.key_entry("SGN01I", actor, key, reason)
+    }
+
+    /// The file of a key that was announced is in its place.
+    pub(crate) fn key_stored(&mut self, key: &KeyRecorded) -> Result<(), LedgerError> {
+        meta::set(self.conn, &key_of(key.purpose), &key.kid)
     }
 
     /// A key is no longer used. What it signed stays good.
@@ -142,6 +154,7 @@ impl Tx<'_> {
                 "entry {seq} is a {code}; without the payloads of {kept} entries the log cannot be checked"
             )));
         }
+        self.second_person(actor, second)?;
         if diesel::delete(audit_payload::table.find(stored(seq)?)).execute(self.conn)? == 0 {
             return Err(LedgerError::Conflict(format!("the payload of entry {seq} is deleted already")));
         }
@@ -149,10 +162,21 @@ impl Tx<'_> {
             code: "RED01I",
             actor: actor.clone(),
             object: Object::new("audit", seq.to_string()),
-            body: json!({ "reason": reason, "second": second }),
+            // who runs the command names the second person; nothing shows that they were asked
+            body: json!({ "reason": reason, "second": second, "consent": "claimed" }),
             ..AuditEntry::default()
         })?;
         Ok(())
+    }
+
+    /// Whoever is said to have agreed has an account that is enabled, and is not the one who asks.
+    fn second_person(&mut self, actor: &Actor, second: &str) -> Result<(), LedgerError> {
+        use user_account::dsl as t;
+        if matches!(actor, Actor::User { id, .. } if id.eq_ignore_ascii_case(second)) {
+            return Err(LedgerError::Invalid("the second person who agreed must be another one".to_owned()));
+        }
+        let enabled = t::user_account.find(second).filter(t::disabled.eq(false)).count().get_result::<i64>(self.conn)?;
+        if enabled == 1 { Ok(()) } else { Err(LedgerError::NotFound(format!("an enabled account {second:?} that could have agreed"))) }
     }
 }
 
@@ -177,7 +201,7 @@ impl Reader<'_> {
     pub fn audit_checkpoint(&mut self) -> Result<Option<StoredCheckpoint>, LedgerError> {
         use audit_checkpoint::dsl as t;
         let rows = t::audit_checkpoint.filter(t::note.is_not_null()).order(t::size.desc());
-        let row: Option<Row> = rows.select((t::size, t::root, t::note)).first(self.conn).optional()?;
+        let row: Option<Row> = rows.select((t::size, t::root, t::note, t::at)).first(self.conn).optional()?;
         row.map(checkpoint).transpose()
     }
 
@@ -185,7 +209,7 @@ impl Reader<'_> {
     pub(crate) fn audit_unsigned(&mut self) -> Result<Vec<StoredCheckpoint>, LedgerError> {
         use audit_checkpoint::dsl as t;
         let rows = t::audit_checkpoint.filter(t::note.is_null()).order(t::size);
-        let rows: Vec<Row> = rows.select((t::size, t::root, t::note)).load(self.conn)?;
+        let rows: Vec<Row> = rows.select((t::size, t::root, t::note, t::at)).load(self.conn)?;
         rows.into_iter().map(checkpoint).collect()
     }
 

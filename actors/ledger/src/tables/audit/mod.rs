@@ -37,7 +37,7 @@
 //! | `SGN02I` | a signing key is no longer used; what it signed before stays good |
 //! | `SGN03W` | a signing key was revoked; nothing it signs from here on counts |
 //! | `RED01I` | the payload of an entry was deleted; the object names the entry |
-//! | `RET01I` | the payloads of some entries were deleted by retention; the object names the first and the last |
+//! | `RET01I` | reserved: nothing deletes payloads by age yet. Verifiers take it as they take `RED01I`; the object names the first and the last |
 
 pub(crate) mod checkpoints;
 mod denied;
@@ -234,7 +234,14 @@ pub(crate) fn load_head(conn: &mut SqliteConnection) -> Result<AuditHead, Ledger
     let last_hash: [u8; 32] = last_hash.try_into().map_err(|_| damaged("the head's hash is cut short"))?;
     match last {
         None if size == 0 => {}
-        Some((seq, leaf, hash)) if seq == size && hash == last_hash && leaf_hash(&leaf) == last_hash => {}
+        Some((seq, leaf, hash)) if seq == size && hash == last_hash && leaf_hash(&leaf) == last_hash => {
+            // a clock that was set back leaves the mark where it was; it is never behind the last entry
+            let leaf: Value = serde_json::from_slice(&leaf).map_err(|_| damaged("the last leaf is not JSON"))?;
+            let at: Option<Timestamp> = leaf.get("ts").and_then(Value::as_str).and_then(|ts| ts.parse().ok());
+            if at.is_none_or(|at| last_ts < at.millis()) {
+                return Err(damaged("the latest time that is stored is before the last entry"));
+            }
+        }
         _ => return Err(damaged("the head does not belong to the last entry")),
     }
     Ok(AuditHead { size: loaded(size)?, last_hash, last_ts: Timestamp::from_millis(last_ts), tree: Frontier::default() })

@@ -8,6 +8,7 @@ use super::{commitment, tree::Stored};
 use crate::{
     audit::tree::{check_inclusion, inclusion, leaf_hash},
     error::LedgerError,
+    keyfile::{KeyPurpose, kid_of},
     schema::{audit_head, audit_leaf, audit_payload},
     tx::loaded,
 };
@@ -49,6 +50,30 @@ pub(crate) fn bodies(conn: &mut SqliteConnection, code: &'static str) -> Result<
 
 fn names(body: &Value, member: &str, text: &str) -> bool {
     body.get(member).and_then(Value::as_str) == Some(text)
+}
+
+/// The public part of the key with this name, in hex, as the log recorded it when it came into use.
+pub(crate) fn public_of(conn: &mut SqliteConnection, purpose: &str, kid: &str) -> Result<Option<String>, LedgerError> {
+    let found = bodies(conn, "SGN01I")?.into_iter().filter(|body| names(body, "purpose", purpose));
+    let publics = found.filter_map(|body| body.get("public").and_then(Value::as_str).map(str::to_owned));
+    let mut of_kid = publics.filter(|public| {
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(public, &mut bytes).is_ok() && kid_of(&bytes) == kid
+    });
+    Ok(of_kid.next())
+}
+
+/// Why this key counts no more, if the log says so. One that was retired is refused only where it signs the log itself:
+/// there its signature would be taken for a forgery.
+pub(crate) fn key_ended(conn: &mut SqliteConnection, purpose: KeyPurpose, public: &str) -> Result<Option<&'static str>, LedgerError> {
+    let mut said = |code| -> Result<bool, LedgerError> {
+        let found = bodies(conn, code)?;
+        Ok(found.iter().any(|body| names(body, "purpose", purpose.as_str()) && names(body, "public", public)))
+    };
+    if said("SGN03W")? {
+        return Ok(Some("revoked"));
+    }
+    Ok((purpose == KeyPurpose::Audit && said("SGN02I")?).then_some("retired"))
 }
 
 /// Whether a restore recorded that it went back behind the published checkpoint with this digest.
