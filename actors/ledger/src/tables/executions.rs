@@ -346,6 +346,7 @@ impl Tx<'_> {
         let body = json!({
             "approval": row.approval_id, "status": status, "reason": end.reason, "exit_code": end.exit_code,
             "stdout_bytes": end.stdout.len(), "stderr_bytes": end.stderr.len(), "truncated": end.truncated,
+            "stdout_sha256": hex::encode(Sha256::digest(&end.stdout)), "stderr_sha256": hex::encode(Sha256::digest(&end.stderr)),
             "containment": end.containment, "sandbox": end.sandbox, "recovered": recovered,
         });
         self.audit_execution(&Actor::System, code, id, outcome, body)?;

@@ -231,6 +231,9 @@ impl Gate {
     pub fn open(options: GateOptions) -> Result<Gate, OpenError> {
         let GateOptions { dir, ledger, clock, log, registry, supervisor, policy } = options;
         let (key, made) = KeyFile::open(&dir, KeyPurpose::Approval)?;
+        if let Some(refusal) = ledger.read_blocking(|reader| reader.key_refusal(&dir, &key))? {
+            return Err(refusal.into());
+        }
         let others = KeyPurpose::ALL.into_iter().filter(|purpose| *purpose != KeyPurpose::Approval);
         // what is wrong with another purpose's file is that purpose's matter
         let others: Vec<KeyFile> = others.filter_map(|purpose| KeyFile::read(&dir, purpose).ok().flatten()).collect();
