@@ -6,10 +6,8 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use actix_web::web::{Bytes, BytesMut};
-use opspilot_kernel::{
-    event::{Envelope, EventKind},
-    ids::Seq,
-};
+use opspilot_kernel::{event::Envelope, ids::Seq};
+use opspilot_runtime::EventKinds;
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
@@ -26,15 +24,15 @@ pub(super) struct Posted {
 pub(super) struct Batch {
     first: Seq,
     last: Seq,
-    kinds: u8,
+    kinds: EventKinds,
     frames: Bytes,
     posted: Vec<Posted>,
 }
 
 impl Batch {
     /// The frames of all that pass, or all at once without a copy if `all` says that every kind in here does.
-    pub(super) fn frames(&self, after: Seq, all: u8, passes: impl Fn(&Envelope) -> bool, out: &mut Vec<Bytes>) {
-        if after < self.first && self.kinds & !all == 0 {
+    pub(super) fn frames(&self, after: Seq, all: EventKinds, passes: impl Fn(&Envelope) -> bool, out: &mut Vec<Bytes>) {
+        if after < self.first && all.covers(self.kinds) {
             out.push(self.frames.clone());
             return;
         }
@@ -51,12 +49,6 @@ impl Batch {
     pub(super) fn last(&self) -> Seq {
         self.last
     }
-}
-
-/// The kinds as bits.
-pub(super) fn bit(kind: EventKind) -> u8 {
-    let place = EventKind::ALL.iter().position(|known| *known == kind).and_then(|place| u32::try_from(place).ok());
-    place.and_then(|place| 1_u8.checked_shl(place)).unwrap_or(0)
 }
 
 #[derive(Debug, Default)]
@@ -110,11 +102,11 @@ impl Board {
     pub(super) fn post(&self, events: Vec<Arc<Envelope>>) {
         let (Some(first), Some(last)) = (events.first().map(|event| event.seq), events.last().map(|event| event.seq)) else { return };
         let mut frames = BytesMut::new();
-        let mut kinds = 0;
+        let mut kinds = EventKinds::NONE;
         let mut posted = Vec::with_capacity(events.len());
         for envelope in events {
             super::say::event(&mut frames, &envelope);
-            kinds |= bit(envelope.event.kind());
+            kinds.insert(envelope.event.kind());
             posted.push(Posted { envelope, end: frames.len() });
         }
         let cost = |batch: &Batch| batch.frames.len() * 2 + batch.posted.len() * OVERHEAD;
@@ -160,7 +152,10 @@ impl Board {
 
 #[cfg(test)]
 mod tests {
-    use opspilot_kernel::{event::Event, time::Timestamp};
+    use opspilot_kernel::{
+        event::{Event, EventKind},
+        time::Timestamp,
+    };
 
     use super::*;
 
@@ -211,10 +206,10 @@ mod tests {
             batches[0].frames(after, all, passes, &mut out);
             out
         };
-        let whole = frames(0, bit(EventKind::LogIngested), |_| false);
+        let whole = frames(0, EventKinds::of([EventKind::LogIngested]), |_| false);
         assert_eq!((whole.len(), whole[0].as_ptr()), (1, batches[0].frames.as_ptr()));
-        let each = frames(0, 0, |_| true);
+        let each = frames(0, EventKinds::NONE, |_| true);
         assert_eq!(each.concat(), whole[0]);
-        assert_eq!(frames(1, u8::MAX, |event| event.seq != 2), [each[2].clone()]);
+        assert_eq!(frames(1, EventKinds::ALL, |event| event.seq != 2), [each[2].clone()]);
     }
 }

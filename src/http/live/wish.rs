@@ -1,6 +1,6 @@
 //! What a client asks for: which events, and which of them.
 
-use std::{fmt, marker::PhantomData};
+use std::{collections::BTreeMap, fmt, marker::PhantomData};
 
 use opspilot_kernel::{
     config::closest,
@@ -9,12 +9,12 @@ use opspilot_kernel::{
     incident::IncidentStatus,
     signal::Severity,
 };
+use opspilot_runtime::EventKinds;
 use serde::{
     Deserialize, Deserializer,
     de::{Error, IntoDeserializer as _, SeqAccess, Visitor, value::SeqAccessDeserializer},
 };
 
-use super::board::bit;
 use crate::http::strict;
 
 /// A message of a client.
@@ -162,7 +162,7 @@ fn kinds(names: Option<Vec<String>>) -> Result<Vec<EventKind>, Misunderstood> {
 /// What one client listens to: for each kind of event from where on, and which.
 #[derive(Debug, Default)]
 pub(super) struct Interest {
-    wanted: [Option<Wanted>; EventKind::ALL.len()],
+    wanted: BTreeMap<EventKind, Wanted>,
 }
 
 #[derive(Debug)]
@@ -172,62 +172,67 @@ struct Wanted {
     filter: Filter,
 }
 
-fn place(kind: EventKind) -> usize {
-    EventKind::ALL.iter().position(|known| *known == kind).unwrap_or(0)
-}
-
 impl Interest {
     /// Listens to these events from behind `after` on.
     pub(super) fn add(&mut self, events: &[EventKind], filter: &Filter, after: Seq) {
         for kind in events {
-            if let Some(wanted) = self.wanted.get_mut(place(*kind)) {
-                *wanted = Some(Wanted { after, filter: filter.clone() });
-            }
+            self.wanted.insert(*kind, Wanted { after, filter: filter.clone() });
         }
     }
 
     /// Listens to these events no longer.
     pub(super) fn remove(&mut self, events: &[EventKind]) {
         for kind in events {
-            if let Some(wanted) = self.wanted.get_mut(place(*kind)) {
-                *wanted = None;
-            }
+            self.wanted.remove(kind);
         }
     }
 
     /// Notes that everything up to `seq` was delivered, before the cursor goes back for one kind's sake.
     pub(super) fn delivered(&mut self, seq: Seq) {
-        for wanted in self.wanted.iter_mut().flatten() {
+        for wanted in self.wanted.values_mut() {
             wanted.after = wanted.after.max(seq);
         }
     }
 
     /// What is listened to.
     pub(super) fn events(&self) -> Vec<EventKind> {
-        EventKind::ALL.into_iter().zip(&self.wanted).filter(|(_, wanted)| wanted.is_some()).map(|(kind, _)| kind).collect()
+        self.wanted.keys().copied().collect()
     }
 
     /// Whether anything is listened to.
     pub(super) fn is_empty(&self) -> bool {
-        self.wanted.iter().all(Option::is_none)
+        self.wanted.is_empty()
     }
 
     /// Whether the event is to be delivered.
     pub(super) fn passes(&self, envelope: &Envelope) -> bool {
-        let wanted = self.wanted.get(place(envelope.event.kind())).and_then(Option::as_ref);
+        let wanted = self.wanted.get(&envelope.event.kind());
         wanted.is_some_and(|wanted| envelope.seq > wanted.after && wanted.filter.passes(envelope))
     }
 
-    /// The kinds of which everything behind `after` is delivered, as bits.
-    pub(super) fn whole(&self, after: Seq) -> u8 {
-        let whole = |wanted: &Option<Wanted>| wanted.as_ref().is_some_and(|wanted| wanted.after <= after && wanted.filter.is_empty());
-        EventKind::ALL.into_iter().zip(&self.wanted).filter(|(_, wanted)| whole(wanted)).fold(0, |bits, (kind, _)| bits | bit(kind))
+    /// The kinds of which everything behind `after` is delivered.
+    pub(super) fn whole(&self, after: Seq) -> EventKinds {
+        let is_whole = |wanted: &Wanted| wanted.after <= after && wanted.filter.is_empty();
+        EventKinds::of(self.wanted.iter().filter(|(_, wanted)| is_whole(wanted)).map(|(kind, _)| *kind))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whoever_wants_one_kind_is_given_no_other_whole() {
+        for wanted in EventKind::ALL {
+            let mut interest = Interest::default();
+            interest.add(&[wanted], &Filter::default(), 5);
+            for kind in EventKind::ALL {
+                assert_eq!(interest.whole(5).covers(EventKinds::of([kind])), kind == wanted, "{kind:?} for {wanted:?}");
+                assert_eq!(interest.whole(5).covers(EventKinds::of([wanted, kind])), kind == wanted, "{kind:?} beside {wanted:?}");
+            }
+            assert!(!interest.whole(4).covers(EventKinds::of([wanted])), "some of it was delivered before");
+        }
+    }
 
     #[test]
     fn messages_are_understood() {
