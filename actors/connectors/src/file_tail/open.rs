@@ -48,6 +48,8 @@ pub(crate) enum Refused {
     Link,
     /// More folders than are followed match.
     Folders,
+    /// The folder holds more names than are looked at.
+    Names,
     /// The system says no.
     System(Errno),
 }
@@ -57,6 +59,9 @@ impl fmt::Display for Refused {
         match self {
             Refused::Kind(kind) => write!(f, "it is a {kind}, not a regular file"),
             Refused::Folders => write!(f, "more than {MAX_FOLDERS} folders match; only the first of them are followed, so name fewer"),
+            Refused::Names => {
+                write!(f, "it holds more than {MAX_NAMES} names; those beyond are not looked at, so move some of them elsewhere")
+            }
             Refused::NoLog => f.write_str("it lies in a file system that the kernel makes up, such as /proc, and is not a log"),
             Refused::Link => f.write_str("it is a symbolic link or lies behind one, and links are not followed; name the file itself"),
             Refused::System(Errno::ACCESS | Errno::PERM) => {
@@ -183,17 +188,33 @@ pub(crate) struct Listed {
     pub(crate) inode: u64,
 }
 
+/// The names in a folder.
+#[derive(Debug)]
+pub(crate) struct Listing {
+    pub(crate) names: Vec<Listed>,
+    /// There are more: that a name is not among these says nothing.
+    pub(crate) is_cut: bool,
+}
+
 impl Folder {
     /// The device it lies on.
     pub(crate) fn device(&self) -> Option<u64> {
         fstat(&self.fd).ok().map(|stat| stat.st_dev)
     }
 
-    /// The names in it, in order; those that are not UTF-8 are left out.
-    pub(crate) fn list(&self) -> Result<Vec<Listed>, Refused> {
-        let mut names = Vec::new();
+    /// The names in it, in order; those that are not UTF-8 are left out, and so are those beyond [`MAX_NAMES`].
+    pub(crate) fn list(&self) -> Result<Listing, Refused> {
+        self.list_at_most(MAX_NAMES)
+    }
+
+    fn list_at_most(&self, most: usize) -> Result<Listing, Refused> {
+        let (mut names, mut is_cut) = (Vec::new(), false);
         for entry in Dir::read_from(&self.fd)? {
             let entry = entry?;
+            if names.len() >= most {
+                is_cut = true;
+                break;
+            }
             if let Ok(name) = entry.file_name().to_str()
                 && name != "."
                 && name != ".."
@@ -202,7 +223,7 @@ impl Folder {
             }
         }
         names.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(names)
+        Ok(Listing { names, is_cut })
     }
 
     /// What the name leads to, without opening it.
@@ -242,21 +263,32 @@ pub(crate) struct Found {
 pub(crate) struct Walk {
     pub(crate) found: Vec<Found>,
     pub(crate) refused: Vec<(PathBuf, Refused)>,
+    /// Not all names were looked at: that a file was not found says nothing.
+    pub(crate) is_cut: bool,
 }
 
 /// How many folders one pattern may lead through.
 const MAX_FOLDERS: usize = 1024;
+/// How many names of one folder are looked at.
+const MAX_NAMES: usize = 100_000;
 
 /// Every file that the pattern means, now.
 pub(crate) fn walk(root: &mut Root, pattern: &Pattern) -> Walk {
+    walk_at_most(root, pattern, MAX_NAMES)
+}
+
+fn walk_at_most(root: &mut Root, pattern: &Pattern, most: usize) -> Walk {
     let mut walk = Walk::default();
     let mut folders = vec![PathBuf::new()];
     let Some((file_name, folder_names)) = pattern.names().split_last() else { return walk };
     for name in folder_names {
         let mut inner = Vec::new();
         for below in &folders {
-            match names_in(root, below, name) {
-                Ok((folder, names)) => inner.extend(names.into_iter().filter(|name| folder.is_folder(name)).map(|name| below.join(name))),
+            match names_in(root, below, name, most) {
+                Ok((folder, names, is_cut)) => {
+                    inner.extend(names.into_iter().filter(|name| folder.is_folder(name)).map(|name| below.join(name)));
+                    walk.cut(is_cut, || pattern.base().join(below));
+                }
                 Err(refused) => walk.refused.push((pattern.base().join(below), refused)),
             }
         }
@@ -267,9 +299,10 @@ pub(crate) fn walk(root: &mut Root, pattern: &Pattern) -> Walk {
         folders = inner;
     }
     for below in folders {
-        match names_in(root, &below, file_name) {
+        match names_in(root, &below, file_name, most) {
             Err(refused) => walk.refused.push((pattern.base().join(&below), refused)),
-            Ok((folder, names)) => {
+            Ok((folder, names, is_cut)) => {
+                walk.cut(is_cut, || pattern.base().join(&below));
                 for name in names {
                     let path = pattern.base().join(&below).join(&name);
                     match folder.look_at(&name) {
@@ -289,13 +322,26 @@ pub(crate) fn walk(root: &mut Root, pattern: &Pattern) -> Walk {
     walk
 }
 
-fn names_in(root: &mut Root, below: &Path, name: &Name) -> Result<(Folder, Vec<String>), Refused> {
+impl Walk {
+    fn cut(&mut self, is_cut: bool, folder: impl FnOnce() -> PathBuf) {
+        if is_cut {
+            self.is_cut = true;
+            self.refused.push((folder(), Refused::Names));
+        }
+    }
+}
+
+/// The names in a folder that `name` means, and whether there are more in it than were looked at.
+fn names_in(root: &mut Root, below: &Path, name: &Name, most: usize) -> Result<(Folder, Vec<String>, bool), Refused> {
     let folder = root.folder(below)?;
-    let names = match name {
-        Name::Literal(name) => vec![name.clone()],
-        glob @ Name::Glob(_) => folder.list()?.into_iter().map(|listed| listed.name).filter(|name| glob.matches(name)).collect(),
+    let (names, is_cut) = match name {
+        Name::Literal(name) => (vec![name.clone()], false),
+        glob @ Name::Glob(_) => {
+            let Listing { names, is_cut } = folder.list_at_most(most)?;
+            (names.into_iter().map(|listed| listed.name).filter(|name| glob.matches(name)).collect(), is_cut)
+        }
     };
-    Ok((folder, names))
+    Ok((folder, names, is_cut))
 }
 
 /// Whether the one file of a pattern could be read now; a file that is not there is no problem.
@@ -361,6 +407,25 @@ mod tests {
         assert!(folder.open("good.log").is_ok());
         assert!(matches!(Root::new(Path::new("/proc/self")).folder(Path::new("")), Err(Refused::NoLog)));
         assert!(matches!(Root::new(Path::new("/dev")).folder(Path::new("")).unwrap().open("zero"), Err(Refused::Kind("device"))));
+    }
+
+    #[test]
+    fn a_folder_of_too_many_names_is_looked_through_in_part_and_that_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in 0..12 {
+            std::fs::write(dir.path().join(format!("{name}.log")), "x\n").unwrap();
+        }
+        let pattern = Pattern::parse(dir.path().join("*.log").to_str().unwrap()).unwrap();
+        let mut root = Root::new(pattern.base());
+        let cut = walk_at_most(&mut root, &pattern, 10);
+        assert_eq!((cut.found.len(), cut.is_cut), (10, true));
+        assert_eq!(cut.refused, [(dir.path().to_owned(), Refused::Names)]);
+        assert!(cut.refused[0].1.to_string().starts_with("it holds more than 100000 names"));
+        let whole = walk_at_most(&mut root, &pattern, 12);
+        assert_eq!((whole.found.len(), whole.is_cut, whole.refused), (12, false, Vec::new()));
+        // a name that is written out needs no listing
+        let one = Pattern::parse(dir.path().join("11.log").to_str().unwrap()).unwrap();
+        assert_eq!(walk_at_most(&mut Root::new(one.base()), &one, 1).found.len(), 1);
     }
 
     #[test]

@@ -128,7 +128,7 @@ impl Engine {
     fn find_copy(&mut self, id: FileId) -> Option<(FileId, String)> {
         let tail = self.tails.get(&id)?;
         let folder = self.entries.get_mut(tail.entry)?.root.folder(&tail.below).ok()?;
-        folder.list().ok()?.into_iter().find_map(|listed| {
+        folder.list().ok()?.names.into_iter().find_map(|listed| {
             if !may_be_copy(&tail.below, &listed.name, tail) {
                 return None;
             }

@@ -6,7 +6,7 @@ use super::{
     config::StartAt,
     engine::{Engine, entry_key},
     lines::Position,
-    open::{self, FileId, Folder, Found, Walk},
+    open::{self, FileId, Folder, Found, Refused, Walk},
     tail::{Tail, key_of},
 };
 
@@ -19,9 +19,13 @@ impl Engine {
         self.beyond = 0;
         let mut seen = BTreeSet::new();
         let mut unknown = Vec::new();
+        let mut cut = BTreeSet::new();
         for index in 0..self.entries.len() {
             let Some(entry) = self.entries.get_mut(index) else { continue };
-            let Walk { found, refused } = open::walk(&mut entry.root, &entry.pattern);
+            let Walk { found, refused, is_cut } = open::walk(&mut entry.root, &entry.pattern);
+            if is_cut {
+                cut.insert(index);
+            }
             for (path, why) in refused {
                 self.refused.insert(path, why.to_string());
             }
@@ -35,7 +39,9 @@ impl Engine {
                 }
             }
         }
-        let missing: Vec<FileId> = self.tails.keys().filter(|id| !seen.contains(id)).copied().collect();
+        // what was not looked at is not missing
+        let missing = self.tails.iter().filter(|(id, tail)| !seen.contains(id) && !cut.contains(&tail.entry));
+        let missing: Vec<FileId> = missing.map(|(id, _)| *id).collect();
         for id in missing {
             self.look_for(id, &unknown, now);
         }
@@ -154,7 +160,10 @@ impl Engine {
 }
 
 /// The name that the file has in the folder now, if any.
-fn find_by_inode(folder: &Folder, id: FileId) -> Result<Option<(String, open::Facts)>, open::Refused> {
-    let names = folder.list()?.into_iter().filter(|listed| listed.inode == id.inode);
-    Ok(names.filter_map(|listed| Some((listed.name.clone(), folder.look_at(&listed.name).ok()?))).find(|(_, facts)| facts.id == id))
+fn find_by_inode(folder: &Folder, id: FileId) -> Result<Option<(String, open::Facts)>, Refused> {
+    let listing = folder.list()?;
+    let names = listing.names.into_iter().filter(|listed| listed.inode == id.inode);
+    let found =
+        names.filter_map(|listed| Some((listed.name.clone(), folder.look_at(&listed.name).ok()?))).find(|(_, facts)| facts.id == id);
+    if found.is_none() && listing.is_cut { Err(Refused::Names) } else { Ok(found) }
 }
