@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{approval::ApprovalStatus, plan::PlanDigest, principal::Role, time::Timestamp};
+use crate::{approval::ApprovalStatus, ids::ExecutionId, plan::PlanDigest, principal::Role, time::Timestamp};
 
 /// A part of a quorum: so many different people, of one group or of anybody who may approve.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -132,9 +132,17 @@ pub enum Refusal {
     /// Whoever approved or proposed it may not do so any more.
     #[error("somebody who stood behind this approval may not do so any more; propose it again")]
     NotEligible,
-    /// Another run works on the same target.
-    #[error("another run works on {0} just now")]
-    TargetBusy(String),
+    /// Another run works on the same target, or may still: nobody knows how it ended, and no person has closed it.
+    #[error("{target} belongs to the run {run}, which is under way or waits for a person to close it; the token stays good")]
+    TargetBusy {
+        /// What both act on.
+        target: String,
+        /// The other run.
+        run: ExecutionId,
+    },
+    /// As many runs as may be are under way. Nothing waits: what was agreed to a while ago is not to start by itself later.
+    #[error("{0} runs are under way, as many as `max_runs` allows; the token stays good, so execute it again when one is over")]
+    NoTurn(usize),
     /// The kill switch is engaged.
     #[error("the kill switch is engaged: {0}")]
     Frozen(String),
@@ -173,7 +181,7 @@ impl Refusal {
             Refusal::BadToken => "bad_token",
             Refusal::WrongAction => "wrong_action",
             Refusal::NotEligible => "not_eligible",
-            Refusal::TargetBusy(_) => "target_busy",
+            Refusal::TargetBusy { .. } | Refusal::NoTurn(_) => "target_busy",
             Refusal::Frozen(_) => "frozen",
             Refusal::ClockRegression => "clock_regression",
             Refusal::CoolingDown(_) => "cooling_down",

@@ -1,6 +1,6 @@
 //! Plans: what exactly would run, and the digest that approval binds to.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use sha2::{Digest as _, Sha256};
@@ -44,6 +44,26 @@ pub enum Executor {
     Process,
 }
 
+/// A file that a plan runs, by its content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlanFile {
+    /// Its absolute path, as the arguments name it.
+    pub path: String,
+    /// SHA-256 over what is in it, in hex.
+    pub sha256: String,
+}
+
+/// Bounds on each process of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlanLimits {
+    /// Bytes of address space.
+    pub memory: u64,
+    /// Bytes of each file that is written.
+    pub file_size: u64,
+}
+
 /// One fully rendered action: all that decides what happens when it runs.
 ///
 /// Its canonical JSON ([`Plan::bytes`]) is stored when it is proposed; those bytes are what is shown, hashed and run.
@@ -62,8 +82,14 @@ pub struct Plan {
     pub policy: String,
     /// The program and its arguments, each passed as it stands.
     pub argv: Vec<String>,
+    /// The files that are run, by their content: the program, the program that it wraps, the script that it interprets.
+    #[serde(default)]
+    pub files: Vec<PlanFile>,
     /// Names of the variables that the program gets, besides the fixed ones; their values never leave the service.
     pub env: Vec<String>,
+    /// What stands in for each of these values: a keyed hash that tells whether it is still the same, or `unset`.
+    #[serde(default)]
+    pub env_values: BTreeMap<String, String>,
     /// The directory it runs in.
     pub cwd: String,
     /// The user id it runs as; the service's own when absent.
@@ -74,6 +100,9 @@ pub struct Plan {
     pub idle_timeout_secs: Option<u64>,
     /// Bytes kept of each of its two outputs.
     pub output_bytes: u64,
+    /// Bounds on each of its processes.
+    #[serde(default)]
+    pub limits: Option<PlanLimits>,
     /// What it acts on; two runs never act on the same target at once.
     pub targets: Vec<String>,
 }
@@ -147,12 +176,15 @@ mod tests {
             template: "sha256:00".to_owned(),
             policy: "sha256:01".to_owned(),
             argv: vec!["/usr/bin/systemctl".to_owned(), "restart".to_owned(), "checkout".to_owned()],
+            files: vec![PlanFile { path: "/usr/bin/systemctl".to_owned(), sha256: "00".to_owned() }],
             env: Vec::new(),
+            env_values: BTreeMap::new(),
             cwd: "/".to_owned(),
             uid: None,
             timeout_secs: 30,
             idle_timeout_secs: None,
             output_bytes: 1 << 20,
+            limits: Some(PlanLimits { memory: 1 << 30, file_size: 1 << 20 }),
             targets: vec!["host-7".to_owned()],
         }
     }
@@ -160,12 +192,16 @@ mod tests {
     #[test]
     fn every_part_of_a_plan_is_in_its_digest() {
         let original = PlanDigest::of(&plan().bytes().unwrap());
-        let changed: [fn(&mut Plan); 9] = [
+        let changed: [fn(&mut Plan); 13] = [
             |plan| plan.action.push('x'),
             |plan| plan.template.push('x'),
             |plan| plan.policy.push('x'),
             |plan| plan.argv.push(String::new()),
             |plan| plan.env.push("A".to_owned()),
+            |plan| plan.files.iter_mut().for_each(|file| file.sha256.push('1')),
+            |plan| plan.files.iter_mut().for_each(|file| file.path.push('x')),
+            |plan| drop(plan.env_values.insert("A".to_owned(), "unset".to_owned())),
+            |plan| plan.limits.iter_mut().for_each(|limits| limits.memory += 1),
             |plan| plan.cwd.push('x'),
             |plan| plan.uid = Some(0),
             |plan| plan.timeout_secs += 1,

@@ -41,13 +41,19 @@ use opspilot_ledger::{
     pipeline::{Commit, IncidentChange},
 };
 use opspilot_runtime::{GroupSpec, Health, HealthMetrics, Supervisor, SupervisorOptions};
-use opspilot_safety::{Approver, Catalogue, Decision, Execute, ExecutionPermit, Gate, GateOptions, Policy, Proposal, Recovered, Voter};
+use opspilot_safety::{
+    Approver, Catalogue, Decision, Execute, ExecutionPermit, Facts, Gate, GateOptions, Needs, Policy, Proposal, Recovered, Voter,
+};
 use serde_json::json;
 use tokio::sync::mpsc;
 
 struct Tells(mpsc::UnboundedSender<Instant>);
 
 impl Execute for Tells {
+    fn facts(&self, needs: &Needs, _: &dyn Fn(&str, &[u8]) -> String) -> Facts {
+        Facts { files: needs.files.iter().map(|path| (path.clone(), Ok("0".repeat(64)))).collect(), ..Facts::default() }
+    }
+
     fn run(&self, permit: ExecutionPermit) -> BoxFuture<'static, ExecutionEnd> {
         let told = self.0.clone();
         Box::pin(async move {

@@ -116,6 +116,8 @@ pub struct Action {
     template: ActionTemplate,
     digest: String,
     pub(crate) argv: Vec<Piece>,
+    /// The files that it runs, by their fixed paths.
+    pub(crate) files: Vec<String>,
     pub(crate) targets: Option<Vec<Piece>>,
     pub(crate) params: BTreeMap<String, Param>,
 }
@@ -157,7 +159,8 @@ impl Action {
         let bytes = serde_json::to_value(&template).ok().and_then(|value| canonical(&value).ok());
         match bytes {
             Some(bytes) if problems.is_empty() => {
-                Ok(Action { digest: PlanDigest::of(&bytes).to_string(), template, argv, targets, params })
+                let files = interpreters::files(&template.argv, |arg| !arg.contains('{'));
+                Ok(Action { digest: PlanDigest::of(&bytes).to_string(), template, argv, files, targets, params })
             }
             Some(_) => Err(problems),
             None => {

@@ -221,7 +221,9 @@ impl Gate {
     /// Names what carries out plans of a kind. What such an executor left unfinished is recovered then.
     pub async fn register(&self, kind: Executor, executor: Arc<dyn Execute>) -> Result<(), GateError> {
         self.shared.put_executor(kind, executor);
-        self.actor.ask(messages::Recover, DEADLINE).await?
+        self.actor.ask(messages::Recover, DEADLINE).await??;
+        // what a plan depends on may be another for it
+        self.actor.ask(messages::Recheck, DEADLINE).await?
     }
 
     /// What may be proposed; none while nobody offers a catalogue.

@@ -4,12 +4,13 @@
 //! minutes, is used once and is bound to that plan; the used token becomes a permit, and only a permit runs.
 //!
 //! * [`Catalogue`] holds the actions there are, from reviewed [`ActionTemplate`]s with typed parameters.
-//! * [`render()`] makes a plan of one, pure; [`Policy`] says who must agree.
+//! * [`render()`] makes a plan of one and of the [`Facts`] that it depends on, pure; [`Policy`] says who must agree.
 //! * [`Gate`] proposes, approves, executes: every call is one transaction of the ledger, audit included.
 //! * [`ExecutionPermit`] is what an executor ([`Execute`]) runs by; the gate alone makes one.
 
 mod actor;
 mod catalogue;
+mod facts;
 mod failpoint;
 mod gate;
 mod interpreters;
@@ -28,8 +29,9 @@ pub use opspilot_kernel::{
 pub use self::{
     actor::{ApprovalActor, GateOptions, OpenError, messages},
     catalogue::{Action, Catalogue},
+    facts::{Facts, Needs, UNSET},
     gate::{Approver, Decision, Gate, GateError, IssuedToken, KillSwitch, Offer, Proposal},
-    permit::{Execute, ExecutionPermit, Recovered},
+    permit::{Execute, ExecutionPermit, Recovered, Turn},
     policy::{Policy, Proposals, TierQuorum},
     render::{BadParam, RenderError, Rendered, command_line, render},
     template::{ActionTemplate, ParamSpec, ParamType},

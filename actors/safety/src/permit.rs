@@ -1,6 +1,6 @@
 //! Permits: the only thing an executor runs by. One is made for each used token, by the gate and nowhere else.
 
-use std::{fmt, time::Duration};
+use std::{any::Any, fmt, time::Duration};
 
 use futures_util::future::BoxFuture;
 use opspilot_kernel::{
@@ -9,6 +9,8 @@ use opspilot_kernel::{
     plan::{Plan, PlanDigest},
 };
 use opspilot_ledger::Started;
+
+use crate::facts::{Facts, Needs};
 
 /// Leave to run one plan, once: proof that its token was used up, on record. It cannot be made, copied, stored or read
 /// from anywhere outside of this crate.
@@ -79,8 +81,39 @@ pub enum Recovered {
     NotStarted,
 }
 
+/// A place among the runs that may be under way at once. It is free again when this is dropped.
+pub struct Turn(Option<Box<dyn Any + Send>>);
+
+impl Turn {
+    /// Holds on to this until the run is over.
+    pub fn holding(what: impl Send + 'static) -> Turn {
+        Turn(Some(Box::new(what)))
+    }
+
+    /// Where there is no bound.
+    pub const fn unbounded() -> Turn {
+        Turn(None)
+    }
+}
+
+impl fmt::Debug for Turn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Turn(bounded: {})", self.0.is_some())
+    }
+}
+
 /// Carries plans out.
 pub trait Execute: Send + Sync + 'static {
+    /// Looks up what a run would depend on just now. May block. A value never leaves it but through `hashed`, which is
+    /// given where the value stands and gives what may be shown.
+    fn facts(&self, needs: &Needs, hashed: &dyn Fn(&str, &[u8]) -> String) -> Facts;
+
+    /// A place for one more run; if there is none, says how many runs are under way. Asked inside the transaction that uses
+    /// the token up, so it never waits; held until the run is over.
+    fn turn(&self) -> Result<Turn, usize> {
+        Ok(Turn::unbounded())
+    }
+
     /// Runs what the permit is for, to its end, and tells how it ended. It is asked once for each permit.
     fn run(&self, permit: ExecutionPermit) -> BoxFuture<'static, ExecutionEnd>;
 

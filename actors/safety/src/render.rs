@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use opspilot_kernel::{
     approval::Preview,
     config::closest,
-    plan::{Plan, PlanDigest},
+    plan::{Plan, PlanDigest, PlanFile},
 };
 use serde_json::Value;
 
 use crate::{
     catalogue::{Action, Piece},
+    facts::{Facts, UNSET},
     param::Filled,
     policy::Policy,
 };
@@ -52,6 +53,14 @@ pub enum RenderError {
     /// Parameters are missing, unknown or not acceptable.
     #[error("the parameters do not fit the action: {}", in_words(.0))]
     Params(Vec<BadParam>),
+    /// What it runs cannot be run.
+    #[error("{path} cannot be run: {why}")]
+    File {
+        /// The program or its script.
+        path: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// It would be too long.
     #[error("the command line would be longer than {ARGV_BYTES} bytes")]
     TooLong,
@@ -64,8 +73,8 @@ fn in_words(bad: &[BadParam]) -> String {
     bad.iter().map(|bad| format!("{} {}", bad.name, bad.why)).collect::<Vec<_>>().join("; ")
 }
 
-/// Renders `action` with `params` under `policy`.
-pub fn render(action: &Action, params: &BTreeMap<String, Value>, policy: &Policy) -> Result<Rendered, RenderError> {
+/// Renders `action` with `params` under `policy`, where `facts` hold.
+pub fn render(action: &Action, params: &BTreeMap<String, Value>, policy: &Policy, facts: &Facts) -> Result<Rendered, RenderError> {
     let filled = fill(action, params)?;
     let template = action.template();
     let put = |piece: &Piece| match piece.param.as_ref().and_then(|name| filled.get(name)) {
@@ -88,6 +97,13 @@ pub fn render(action: &Action, params: &BTreeMap<String, Value>, policy: &Policy
     }
     targets.sort_unstable();
     targets.dedup();
+    let mut files = Vec::new();
+    for path in &action.files {
+        let found = facts.files.get(path).cloned().unwrap_or_else(|| Err("nobody looked at it".to_owned()));
+        let sha256 = found.map_err(|why| RenderError::File { path: path.clone(), why })?;
+        files.push(PlanFile { path: path.clone(), sha256 });
+    }
+    let value = |name: &String| facts.env.get(name).cloned().unwrap_or_else(|| UNSET.to_owned());
     let plan = Plan {
         v: 1,
         executor: template.executor,
@@ -95,12 +111,15 @@ pub fn render(action: &Action, params: &BTreeMap<String, Value>, policy: &Policy
         template: action.digest().to_owned(),
         policy: policy.digest(template.risk),
         argv,
+        files,
         env: template.env.clone(),
+        env_values: template.env.iter().map(|name| (name.clone(), value(name))).collect(),
         cwd: template.cwd.clone(),
         uid: template.run_as,
         timeout_secs: template.timeout.0.as_secs(),
         idle_timeout_secs: template.idle_timeout.map(|span| span.0.as_secs()),
         output_bytes: template.output.0,
+        limits: facts.limits,
         targets,
     };
     let bytes = plan.bytes().map_err(|_| RenderError::NotCanonical)?;

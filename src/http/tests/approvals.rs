@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use futures_util::future::BoxFuture;
+use hmac::{Hmac, Mac as _};
 use opspilot_kernel::{
     alert::Transition,
     execution::{ExecutionEnd, ExecutionStatus},
@@ -11,8 +12,10 @@ use opspilot_kernel::{
     plan::Executor,
     principal::Role,
 };
-use opspilot_safety::{Catalogue, Execute, ExecutionPermit, Recovered};
+use opspilot_ledger::{KeyFile, KeyPurpose};
+use opspilot_safety::{Catalogue, Execute, ExecutionPermit, Facts, Needs, Recovered};
 use serde_json::{Value, json};
+use sha2::Sha256;
 
 use super::{
     incidents::{claim, start_pipeline},
@@ -22,6 +25,10 @@ use super::{
 struct Succeeds;
 
 impl Execute for Succeeds {
+    fn facts(&self, needs: &Needs, _: &dyn Fn(&str, &[u8]) -> String) -> Facts {
+        Facts { files: needs.files.iter().map(|path| (path.clone(), Ok("0".repeat(64)))).collect(), ..Facts::default() }
+    }
+
     fn run(&self, permit: ExecutionPermit) -> BoxFuture<'static, ExecutionEnd> {
         let stdout = permit.plan().argv.join(" ");
         Box::pin(async move { ExecutionEnd { exit_code: Some(0), stdout, ..ExecutionEnd::bare(ExecutionStatus::Succeeded, "") } })
@@ -190,20 +197,42 @@ async fn t1_t3_t5_a_token_that_is_not_good_starts_nothing() {
     let (token, _) = (shop.approved(&approval).await, shop.approved(&other).await);
     let bob = As::Token(&shop.bob);
     let parts: Vec<&str> = token.split('.').collect();
-    let head =
-        |alg: &str| URL_SAFE_NO_PAD.encode(json!({ "alg": alg, "typ": "opspilot-approval+jwt", "kid": "0123456789abcdef" }).to_string());
+    // the name of the key that really signs: what is wrong is the algorithm alone
+    let key = KeyFile::read(shop.api.dir.path(), KeyPurpose::Approval).unwrap().unwrap();
+    let head = |alg: &str, kid: &str| URL_SAFE_NO_PAD.encode(json!({ "alg": alg, "typ": "opspilot-approval+jwt", "kid": kid }).to_string());
+    assert_eq!(head("EdDSA", &key.kid()).len(), parts[0].len(), "it is the token's own header but for the algorithm");
+    // what a verifier would check that took the public key for a shared secret
+    let by_public_key = |alg: &str| {
+        let signed = format!("{}.{}", head(alg, &key.kid()), parts[1]);
+        let mut mac = Hmac::<Sha256>::new_from_slice(&key.public()).unwrap();
+        mac.update(signed.as_bytes());
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes()))
+    };
+    let mut codes = Vec::new();
     let mut tampered = token.clone();
     tampered.replace_range(60..61, if &token[60..61] == "A" { "B" } else { "A" });
-    for (what, bad) in [
-        ("no algorithm", format!("{}.{}.", head("none"), parts[1])),
-        ("HS256", format!("{}.{}.{}", head("HS256"), parts[1], parts[2])),
-        ("a session's token", shop.bob.clone()),
-        ("tampered", tampered),
-        ("cut short", token[..token.len() - 3].to_owned()),
-        ("none", String::new()),
+    for (what, bad, code) in [
+        ("no algorithm", format!("{}.{}.", head("none", &key.kid()), parts[1]), "TOK13W"),
+        ("no algorithm, but a signature", format!("{}.{}.{}", head("none", &key.kid()), parts[1], parts[2]), "TOK13W"),
+        ("HS256 over the public key", by_public_key("HS256"), "TOK13W"),
+        ("an HMAC where a signature belongs", by_public_key("EdDSA"), "TOK17W"),
+        ("another key", format!("{}.{}.{}", head("EdDSA", "0123456789abcdef"), parts[1], parts[2]), "TOK15W"),
+        ("a path for a key", format!("{}.{}.{}", head("EdDSA", "../../dev/null"), parts[1], parts[2]), "TOK14W"),
+        ("a session's token", shop.bob.clone(), "TOK"),
+        ("tampered", tampered, "TOK"),
+        ("cut short", token[..token.len() - 3].to_owned(), "TOK"),
+        ("none", String::new(), "TOK"),
     ] {
         assert_eq!(shop.execute(bob, &approval, &bad).await.expect(401).code(), "bad_token", "{what}");
+        codes.push((what, code));
     }
+    let root = shop.api.someone("tom", Role::Admin).await;
+    let audited = shop.api.get(As::Token(&root), "/api/audit?action=TOK&limit=500").await.expect(200).body;
+    let audited: Vec<&str> = audited["items"].as_array().unwrap().iter().filter_map(|record| record["action"].as_str()).collect();
+    for (what, code) in codes {
+        assert!(audited.iter().any(|audited| audited.starts_with(code)), "{what}: {code} is not among {audited:?}");
+    }
+    assert_eq!(shop.get(&approval).await["status"], "approved", "nothing was used up");
     let path = format!("/api/approvals/{}/execute", approval["id"].as_str().unwrap());
     assert_eq!(shop.api.post(bob, &path, json!({})).await.expect(401).code(), "bad_token", "no header at all");
     let twice = shop.api.request(bob, "post", &path).header("x-approval-token", &token).header("x-approval-token", &token);

@@ -49,6 +49,7 @@ fn confined(order: &Order, channel: &mut UnixStream) -> Result<std::convert::Inf
     rustix::process::setsid().map_err(|error| format!("no session of its own: {error}"))?;
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let opened = Program::open(program, own)?;
+    is_approved(&plan, program, &opened, own)?;
     let user = become_user(&plan, own)?;
     // only now: it does not outlive a change of the user
     die_with(order.parent)?;
@@ -75,6 +76,18 @@ fn confined(order: &Order, channel: &mut UnixStream) -> Result<std::convert::Inf
     wire::send(channel, &Begun::Ready { sandbox }).map_err(|error| error.to_string())?;
     let error = Command::new(opened.path()).arg0(program).args(arguments).env_clear().envs(variables).stdin(Stdio::null()).exec();
     Err(format!("{program} cannot be executed: {error}"))
+}
+
+/// What is about to run is what was approved: the program through the descriptor that is executed, what it runs in turn by
+/// its path. Nothing is between this and the start but this process putting its own limits in force.
+fn is_approved(plan: &Plan, program: &str, opened: &Program, own: u32) -> Result<(), String> {
+    for file in &plan.files {
+        let found = if file.path == program { opened.sha256() } else { Program::look_at(&file.path, own)?.sha256() };
+        if found.map_err(|why| format!("{}: {why}", file.path))? != file.sha256 {
+            return Err(format!("plan_changed: {} is not the file that was approved", file.path));
+        }
+    }
+    Ok(())
 }
 
 /// The process ends with the one that started it, however that ends.

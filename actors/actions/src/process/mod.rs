@@ -17,6 +17,7 @@
 mod capture;
 mod environment;
 mod evidence;
+mod facts;
 mod helper;
 mod inner;
 mod proc;
@@ -30,7 +31,10 @@ mod wire;
 use std::{
     ffi::OsStr,
     io,
-    os::{fd::OwnedFd, unix::net::UnixStream, unix::process::CommandExt},
+    os::{
+        fd::OwnedFd,
+        unix::{ffi::OsStrExt, net::UnixStream, process::CommandExt},
+    },
     path::PathBuf,
     process::{Child, Command, ExitCode, Stdio},
     sync::Arc,
@@ -41,9 +45,9 @@ use futures_util::future::BoxFuture;
 use opspilot_kernel::{
     execution::{ExecutionEnd, ExecutionStatus},
     ids::ExecutionId,
-    plan::{Plan, PlanDigest},
+    plan::{Plan, PlanDigest, PlanLimits},
 };
-use opspilot_safety::{Execute, ExecutionPermit, Recovered};
+use opspilot_safety::{Execute, ExecutionPermit, Facts, Needs, Recovered, Turn};
 use parking_lot::RwLock;
 use tokio::sync::{Semaphore, oneshot};
 
@@ -79,7 +83,7 @@ pub fn trusted(program: &std::path::Path) -> Result<(), String> {
     program::Program::open(path, rustix::process::geteuid().as_raw()).map(drop)
 }
 
-/// The bounds on runs that are not in their plans.
+/// The bounds on runs: what is in force when a plan is rendered stands in it, and holds for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RunLimits {
     /// Bytes of address space of each process.
@@ -97,6 +101,8 @@ struct Inner {
     runs: Runs,
     limits: RwLock<RunLimits>,
     turns: Arc<Semaphore>,
+    at_once: usize,
+    hashes: facts::Hashes,
     helper: PathBuf,
     log: slog::Logger,
 }
@@ -110,30 +116,30 @@ struct Job {
 }
 
 impl ProcessExecutor {
-    /// Keeps its evidence in `runs`; so many may run at once, others wait for their turn.
+    /// Keeps its evidence in `runs`; so many may run at once, and there is no turn for others.
     pub fn new(runs: PathBuf, limits: RunLimits, at_once: usize, log: slog::Logger) -> io::Result<ProcessExecutor> {
         ProcessExecutor::with_helper(PathBuf::from("/proc/self/exe"), runs, limits, at_once, log)
     }
 
     fn with_helper(helper: PathBuf, runs: PathBuf, limits: RunLimits, at_once: usize, log: slog::Logger) -> io::Result<ProcessExecutor> {
-        let turns = Arc::new(Semaphore::new(at_once.max(1)));
-        Ok(ProcessExecutor { inner: Arc::new(Inner { runs: Runs::open(runs)?, limits: RwLock::new(limits), turns, helper, log }) })
+        let at_once = at_once.max(1);
+        let turns = Arc::new(Semaphore::new(at_once));
+        let (runs, limits, hashes) = (Runs::open(runs)?, RwLock::new(limits), facts::Hashes::default());
+        Ok(ProcessExecutor { inner: Arc::new(Inner { runs, limits, turns, at_once, hashes, helper, log }) })
     }
 
-    /// Holds for the runs that begin from now on.
-    pub fn set_limits(&self, limits: RunLimits) {
-        *self.inner.limits.write() = limits;
+    /// Holds for the plans that are rendered from now on; gives what held until now.
+    pub fn set_limits(&self, limits: RunLimits) -> RunLimits {
+        std::mem::replace(&mut *self.inner.limits.write(), limits)
     }
 
     fn carry_out(&self, job: Job) -> BoxFuture<'static, ExecutionEnd> {
         let inner = Arc::clone(&self.inner);
         Box::pin(async move {
-            let Ok(turn) = Arc::clone(&inner.turns).acquire_owned().await else { return ExecutionEnd::not_started() };
             let (done, end) = oneshot::channel();
             // blocking, for as long as the run takes; it goes on even if nobody waits for it
             let thread = std::thread::Builder::new().name("action-run".to_owned()).spawn(move || {
                 let end = inner.carry_out(&job);
-                drop(turn);
                 // nobody waits only if the process is about to end
                 drop(done.send(end));
             });
@@ -146,6 +152,19 @@ impl ProcessExecutor {
 }
 
 impl Execute for ProcessExecutor {
+    fn facts(&self, needs: &Needs, hashed: &dyn Fn(&str, &[u8]) -> String) -> Facts {
+        let files = needs.files.iter().map(|path| (path.clone(), self.inner.hashes.of(path))).collect();
+        let set = |name: &String| std::env::var_os(name).map(|value| (name.clone(), hashed(name, value.as_bytes())));
+        let limits = *self.inner.limits.read();
+        let limits = Some(PlanLimits { memory: limits.memory, file_size: limits.file_size });
+        Facts { files, env: needs.env.iter().filter_map(set).collect(), limits }
+    }
+
+    fn turn(&self) -> Result<Turn, usize> {
+        let free = Arc::clone(&self.inner.turns).try_acquire_owned();
+        free.map(Turn::holding).map_err(|_| self.inner.at_once)
+    }
+
     fn run(&self, permit: ExecutionPermit) -> BoxFuture<'static, ExecutionEnd> {
         let (id, digest, plan) = (permit.execution_id().clone(), permit.digest(), permit.plan().clone());
         self.carry_out(Job { id, digest, bytes: permit.plan_bytes().to_vec(), plan })
@@ -205,7 +224,8 @@ impl Inner {
         let plan = String::from_utf8(job.bytes.clone()).map_err(|_| Unspoken::NotStarted("the plan is no text".to_owned()))?;
         let (mut socket, theirs) = UnixStream::pair().map_err(not_started)?;
         let mut helper = Kept(self.spawn(job, theirs).map_err(not_started)?);
-        let limits = *self.limits.read();
+        let in_force = *self.limits.read();
+        let limits = job.plan.limits.unwrap_or(PlanLimits { memory: in_force.memory, file_size: in_force.file_size });
         let order = Order {
             run: job.id.clone(),
             digest: job.digest,
@@ -271,13 +291,15 @@ enum Unspoken {
 /// A run that came to its end, as it is recorded.
 fn finished(outcome: Outcome, plan: &Plan) -> ExecutionEnd {
     let Outcome { exit, stdout, stderr, truncated, survivors, sandbox } = outcome;
-    let (status, mut reason) = judged(&exit);
+    let (mut status, mut reason) = judged(&exit);
     match exit.ended {
         Some(Ended::Timeout) => reason = Some(format!("ended after {} s", plan.timeout_secs)),
         Some(Ended::Idle) => reason = Some(format!("ended after {} s without output", plan.idle_timeout_secs.unwrap_or_default())),
         Some(Ended::Interrupted) | None => {}
     }
     if survivors > 0 {
+        // it is not over: a person has to look before anything else acts there
+        status = ExecutionStatus::Unknown;
         let more = format!("{survivors} of its processes could not be ended");
         reason = Some(reason.map_or_else(|| more.clone(), |reason| format!("{reason}; {more}")));
     }

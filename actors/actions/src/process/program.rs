@@ -5,7 +5,7 @@ use std::{
     collections::VecDeque,
     ffi::{OsStr, OsString},
     fs::File,
-    io::Read,
+    io::{self, Read},
     os::{
         fd::{AsRawFd, OwnedFd},
         unix::ffi::OsStringExt,
@@ -14,6 +14,7 @@ use std::{
 };
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat};
+use sha2::{Digest as _, Sha256};
 
 /// More symbolic links than this lead nowhere.
 const MOST_LINKS: usize = 40;
@@ -21,6 +22,13 @@ const WRITABLE_BY_OTHERS: u32 = 0o022;
 const WRITABLE_BY_OWNER: u32 = 0o200;
 const STICKY: u32 = 0o1000;
 const EXECUTABLE: u32 = 0o111;
+
+/// A larger file is no program: it would have to be read as a whole before each run.
+const MOST_BYTES: u64 = 1 << 30;
+
+/// What a file is, as far as that can be seen without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Version([i128; 7]);
 
 /// A program that was looked at.
 #[derive(Debug)]
@@ -40,9 +48,54 @@ impl Program {
             return Err("the program is not named by its absolute path".to_owned());
         }
         let (fd, stat) = walk(path, own)?;
+        if stat.st_mode & EXECUTABLE == 0 {
+            return Err(format!("{} is not executable", path.display()));
+        }
+        Ok(Program::found(fd, &stat, own))
+    }
+
+    /// Opens a file that is run, perhaps by another program: a script behind its interpreter need not be executable.
+    pub(crate) fn look_at(path: &str, own: u32) -> Result<Program, String> {
+        let (fd, stat) = walk(Path::new(path), own)?;
+        Ok(Program::found(fd, &stat, own))
+    }
+
+    fn found(fd: OwnedFd, stat: &Stat, own: u32) -> Program {
         let script = shebang(&fd);
         let is_ours_to_write = own != 0 && stat.st_uid == own && stat.st_mode & WRITABLE_BY_OWNER != 0;
-        Ok(Program { fd, script, is_ours_to_write })
+        Program { fd, script, is_ours_to_write }
+    }
+
+    /// SHA-256 over what is in it, in hex.
+    pub(crate) fn sha256(&self) -> Result<String, String> {
+        let no = |error: io::Error| format!("it cannot be read: {error}");
+        let mut file = File::open(self.path()).map_err(no)?.take(MOST_BYTES + 1);
+        let (mut hash, mut buffer, mut length) = (Sha256::new(), vec![0; 1 << 16], 0_u64);
+        loop {
+            let read = file.read(&mut buffer).map_err(no)?;
+            if read == 0 {
+                return Ok(hex::encode(hash.finalize()));
+            }
+            length += u64::try_from(read).unwrap_or(u64::MAX);
+            if length > MOST_BYTES {
+                return Err(format!("it has more than {MOST_BYTES} bytes"));
+            }
+            hash.update(buffer.get(..read).unwrap_or_default());
+        }
+    }
+
+    /// Which file it is, and since when.
+    pub(crate) fn version(&self) -> Result<Version, String> {
+        let stat = fstat(&self.fd).map_err(|error| format!("it cannot be looked at: {error}"))?;
+        Ok(Version([
+            stat.st_dev.into(),
+            stat.st_ino.into(),
+            stat.st_size.into(),
+            stat.st_mtime.into(),
+            stat.st_mtime_nsec.into(),
+            stat.st_ctime.into(),
+            stat.st_ctime_nsec.into(),
+        ]))
     }
 
     /// What to execute: the descriptor itself.
@@ -110,9 +163,6 @@ fn walk(path: &Path, own: u32) -> Result<(OwnedFd, Stat), String> {
             FileType::RegularFile if todo.is_empty() => {
                 if stat.st_mode & WRITABLE_BY_OTHERS != 0 {
                     return Err(format!("{} can be written by others", path.display()));
-                }
-                if stat.st_mode & EXECUTABLE == 0 {
-                    return Err(format!("{} is not executable", path.display()));
                 }
                 return Ok((fd, stat));
             }

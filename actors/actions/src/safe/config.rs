@@ -6,7 +6,7 @@ use opspilot_kernel::{
     config::{ModuleConfig, Problem, Size, closest},
     signal::Severity,
 };
-use opspilot_safety::{ActionTemplate, Catalogue, Policy, RenderError, render};
+use opspilot_safety::{ActionTemplate, Catalogue, Facts, Policy, RenderError, render};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned, de::Error as _};
 use serde_json::Value;
@@ -20,6 +20,7 @@ const LONGEST_ID: usize = 128;
 /// The longest reasoning, in characters.
 const LONGEST_REASONING: usize = 2000;
 const RUNS: std::ops::RangeInclusive<u32> = 1..=256;
+const FILE_SIZE: std::ops::RangeInclusive<u64> = 1..=(1 << 46);
 const MEMORY: std::ops::RangeInclusive<u64> = (64 << 20)..=(1 << 46);
 
 /// Configuration of `action.safe`: the catalogue of what can be done about an incident, and the rules that propose it.
@@ -31,7 +32,8 @@ pub struct SafeConfig {
     /// What proposes an action by itself when an incident is opened or becomes worse. A rule only ever proposes: people
     /// decide. Each proposes once for an incident; how often all of them may is said by `policy.proposals`.
     pub rules: Vec<Rule>,
-    /// How many programs run at the same time, from 1 to 256; others wait for their turn.
+    /// How many programs run at the same time, from 1 to 256. While so many run, an execution is refused with
+    /// `target_busy`, and its token stays good: nothing waits to start by itself later.
     #[schemars(range(min = 1, max = 256))]
     pub max_runs: u32,
     /// Bounds on each process of a run.
@@ -155,8 +157,8 @@ impl ModuleConfig for SafeConfig {
         if !MEMORY.contains(&self.limits.memory.0) {
             problems.push(Problem::at("/limits/memory", "is from 64MiB to 64TiB"));
         }
-        if self.limits.file_size.0 == 0 {
-            problems.push(Problem::at("/limits/file_size", "is at least 1B"));
+        if !FILE_SIZE.contains(&self.limits.file_size.0) {
+            problems.push(Problem::at("/limits/file_size", "is from 1B to 64TiB"));
         }
         if self.rules.len() > MOST_RULES {
             problems.push(Problem::at("/rules", format!("at most {MOST_RULES} rules")));
@@ -199,7 +201,7 @@ impl SafeConfig {
         let known = &action.template().params;
         let mut given = literal.clone();
         given.extend(rule.params.iter().filter(|(name, _)| !known.contains_key(*name)).map(|(name, value)| (name.clone(), value.clone())));
-        if let Err(RenderError::Params(bad)) = render(action, &given, &Policy::default()) {
+        if let Err(RenderError::Params(bad)) = render(action, &given, &Policy::default(), &Facts::default()) {
             for bad in bad.into_iter().filter(|bad| !known.contains_key(&bad.name) || !later(&bad.name)) {
                 let is_missing = !rule.params.contains_key(&bad.name);
                 let pointer = if is_missing { "/params".to_owned() } else { format!("/params/{}", bad.name) };

@@ -190,13 +190,15 @@ impl Module for Running {
             }
             let catalogue = Arc::clone(&wanted.catalogue);
             let before = std::mem::replace(&mut *shared.in_force.write(), wanted);
+            // first: the limits are a part of what was approved
+            let limits = shared.executor.set_limits(run_limits(&config));
             // it is in force at once; what was approved by another definition is revoked before this returns
             if let Err(error) = shared.gate.set_catalogue(Some(catalogue)).await {
                 *shared.in_force.write() = before;
+                shared.executor.set_limits(limits);
                 slog::warn!(shared.log, "the gate did not take the new catalogue"; "error" => %error);
                 return Err(ModuleError::Unavailable);
             }
-            shared.executor.set_limits(run_limits(&config));
             Ok(Applied::InPlace)
         })
     }

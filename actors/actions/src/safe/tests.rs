@@ -10,7 +10,7 @@ use opspilot_kernel::{
     signal::Severity,
     time::Timestamp,
 };
-use opspilot_safety::{Policy, render};
+use opspilot_safety::{Facts, Policy, render};
 use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
@@ -227,7 +227,8 @@ fn e5_a_hostile_label_is_refused_or_stands_in_its_argument_as_it_is() {
     for (value, taken) in hostile {
         let wanted = rules.wanted(&opened(&incident("checkout", Severity::Critical, &[("service", value)])));
         let params: &BTreeMap<String, Value> = wanted[0].params.as_ref().unwrap();
-        match render(catalogue.get("restart-service").unwrap(), params, &Policy::default()) {
+        let facts = Facts { files: [("/usr/bin/printf".to_owned(), Ok(String::new()))].into(), ..Facts::default() };
+        match render(catalogue.get("restart-service").unwrap(), params, &Policy::default(), &facts) {
             Ok(rendered) => {
                 assert!(taken, "{value:?} is taken");
                 assert_eq!(rendered.plan.argv, ["/usr/bin/printf", "--", "[%s]", value]);

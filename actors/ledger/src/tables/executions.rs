@@ -135,10 +135,17 @@ pub struct Unfinished {
 impl Tx<'_> {
     /// Uses a token up and begins the run, all or nothing: the token is active and this one, the epoch is the current
     /// one, whoever agreed still may, nobody approved their own, nothing is frozen, the plan would be rendered the same
-    /// (`is_same`), something is there to carry it out (`can_run`), its targets are free. The caller hands the plan over only after this is committed.
-    pub fn consume(&mut self, with: &Consumption, can_run: bool, is_same: impl FnOnce(&StoredPlan) -> bool) -> Ruled<Started> {
+    /// (`is_same`), something is there to carry it out (`can_run`), its targets are free, and so is a turn (`take_turn`, asked
+    /// last): between this and the start nothing waits. The caller hands the plan over only after this is committed.
+    pub fn consume(
+        &mut self,
+        with: &Consumption,
+        can_run: bool,
+        is_same: impl FnOnce(&StoredPlan) -> bool,
+        take_turn: impl FnOnce() -> Result<(), Refusal>,
+    ) -> Ruled<Started> {
         let row = self.caught_up(&with.approval)?;
-        let refusal = match self.may_start(&row, with, can_run, is_same)? {
+        let refusal = match self.may_start(&row, with, can_run, is_same, take_turn)? {
             Ok(()) => return self.start(&row, with).map(Ok),
             Err(refusal) => refusal,
         };
@@ -156,7 +163,10 @@ impl Tx<'_> {
                 self.move_on(&row, &next, &Actor::System, approvals::in_words(over))?;
             }
         }
-        if matches!(refusal, Refusal::PlanChanged | Refusal::NotEligible | Refusal::TargetBusy(_) | Refusal::Frozen(_)) {
+        if matches!(
+            refusal,
+            Refusal::PlanChanged | Refusal::NotEligible | Refusal::TargetBusy { .. } | Refusal::NoTurn(_) | Refusal::Frozen(_)
+        ) {
             let body = json!({ "jti": with.jti, "token": hex::encode(with.hash), "refusal": refusal.code() });
             self.audit_approval(&with.actor, "EXE01E", &row, Outcome::Denied, body)?;
         }
@@ -169,6 +179,7 @@ impl Tx<'_> {
         with: &Consumption,
         can_run: bool,
         is_same: impl FnOnce(&StoredPlan) -> bool,
+        take_turn: impl FnOnce() -> Result<(), Refusal>,
     ) -> Result<Result<(), Refusal>, LedgerError> {
         let now = self.now();
         let token: Option<(i64, Vec<u8>, String, String, i64)> = approval_token::table
@@ -234,11 +245,12 @@ impl Tx<'_> {
             return Ok(Err(Refusal::PlanChanged));
         }
         for target in row.plan()?.targets {
-            if target_lock::table.find(&target).count().get_result::<i64>(self.conn)? > 0 {
-                return Ok(Err(Refusal::TargetBusy(target)));
+            let held = target_lock::table.find(&target).select(target_lock::execution).first::<String>(self.conn).optional()?;
+            if let Some(run) = held {
+                return Ok(Err(Refusal::TargetBusy { target, run: ExecutionId::given(run) }));
             }
         }
-        Ok(Ok(()))
+        Ok(take_turn())
     }
 
     /// Whether the 15 minutes are over by monotonic time, however the clock was set meanwhile.
@@ -313,7 +325,8 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// A run ended. Releases what it acted on. Told twice, the first end stays. `recovered` says that it was found out
+    /// A run ended. Releases what it acted on, unless nobody knows how it ended: then something of it may still be at work,
+    /// and a person has to look before anything else acts there ([`Tx::execution_closed`]). Told twice, the first end stays. `recovered` says that it was found out
     /// afterwards, from evidence.
     pub fn execution_finished(&mut self, id: &ExecutionId, end: &ExecutionEnd, recovered: bool) -> Result<Execution, LedgerError> {
         let row = find(self.conn, id)?;
@@ -338,7 +351,9 @@ impl Tx<'_> {
                 execution::sandbox.eq(sandbox),
             ))
             .execute(self.conn)?;
-        diesel::delete(target_lock::table.filter(target_lock::execution.eq(id.as_str()))).execute(self.conn)?;
+        if status != ExecutionStatus::Unknown {
+            diesel::delete(target_lock::table.filter(target_lock::execution.eq(id.as_str()))).execute(self.conn)?;
+        }
         let (code, outcome) = match status {
             ExecutionStatus::Succeeded => ("EXE02I", Outcome::Success),
             _ => ("EXE02E", Outcome::Failure),

@@ -6,11 +6,13 @@ use opspilot_kernel::{
     approval::{Approval, Proposer},
     consent::Refusal,
     ids::ApprovalId,
+    plan::Executor,
 };
-use opspilot_ledger::{Ballot, Grant, LedgerError, Minted, NewApproval, Priority, ProposalLimits};
+use opspilot_ledger::{Ballot, Grant, LedgerError, Minted, NewApproval, Priority, ProposalLimits, StoredPlan};
 
 use super::{Shared, flat, messages};
 use crate::{
+    facts::Needs,
     gate::{Approver, Decision, Gate, GateError, IssuedToken, KillSwitch},
     render::render,
 };
@@ -53,7 +55,9 @@ pub(super) async fn propose(shared: Arc<Shared>, message: messages::Propose) -> 
         return Err(GateError::NoSuchAction { closest: offer.catalogue.closest(&proposal.action).map(str::to_owned) });
     };
     let params: BTreeMap<_, _> = proposal.params;
-    let rendered = render(action, &params, &offer.policy)?;
+    let executor = shared.executor(action.template().executor).ok_or(Refusal::NoExecutor)?;
+    let facts = shared.facts(executor, Needs::of([action])).await?;
+    let rendered = render(action, &params, &offer.policy, &facts)?;
     let risk = action.template().risk;
     let id = proposal.id.unwrap_or_else(ApprovalId::random);
     let is_person = matches!(proposal.by, Proposer::User(_));
@@ -110,12 +114,14 @@ pub(super) async fn approve(shared: Arc<Shared>, message: messages::Approve) -> 
         let id = id.clone();
         shared.ledger.read(move |reader| reader.approval(&id)).await?
     };
+    let Some(executor) = shared.executor(known.plan.executor) else { return settled(&shared, Err(Refusal::NoExecutor.into())) };
+    let facts = shared.facts_of(executor, &known.action).await?;
     let lacks_password = Gate::needs_step_up(known.risk) && !password_ok;
     let ballot = ballot(id, approver, reason);
     let (own, mint, elapsed) = (Arc::clone(&shared), minter(&shared), shared.clock.elapsed());
-    let outcome = shared
-        .ledger
-        .write(Priority::Control, move |tx| tx.approval_vote(&ballot, lacks_password, digest, elapsed, |plan| own.is_same(plan), mint));
+    let outcome = shared.ledger.write(Priority::Control, move |tx| {
+        tx.approval_vote(&ballot, lacks_password, digest, elapsed, |plan| own.is_same(plan, &facts), mint)
+    });
     let (approval, minted) = settled(&shared, flat(outcome.await))?;
     Ok(match minted {
         None => Decision::Pending(approval),
@@ -179,11 +185,17 @@ pub(super) async fn accept_clock(shared: Arc<Shared>, message: messages::AcceptC
 
 pub(super) async fn recheck(shared: Arc<Shared>, _: messages::Recheck) -> Result<(), GateError> {
     // while nobody offers a catalogue nothing is rendered: what waits goes on waiting, and nothing can be decided
-    if shared.offer().is_none() {
-        return Ok(());
-    }
+    let Some(offer) = shared.offer() else { return Ok(()) };
+    // without an executor nobody knows what its plans depend on; it is looked at when there is one
+    let Some(executor) = shared.executor(Executor::Process) else { return Ok(()) };
+    let facts = shared.facts(executor, Needs::of(offer.catalogue.iter())).await?;
     let own = Arc::clone(&shared);
-    let ended = shared.ledger.write(Priority::Control, move |tx| tx.approvals_replan(|plan| own.is_same(plan))).await?;
+    let is_same = move |plan: &StoredPlan| {
+        // another catalogue came meanwhile, for which these facts do not hold: it has a look of its own
+        let is_current = own.offer().is_some_and(|now| Arc::ptr_eq(&now.catalogue, &offer.catalogue));
+        !is_current || own.is_same(plan, &facts)
+    };
+    let ended = shared.ledger.write(Priority::Control, move |tx| tx.approvals_replan(is_same)).await?;
     if ended > 0 {
         slog::info!(shared.log, "the catalogue or the policy changed: proposals were superseded, approvals revoked"; "ended" => ended);
     }

@@ -16,9 +16,10 @@ use super::{
     shared::Running,
 };
 use crate::{
+    facts::Facts,
     failpoint::failpoint,
     gate::GateError,
-    permit::{Execute, ExecutionPermit, Recovered},
+    permit::{Execute, ExecutionPermit, Recovered, Turn},
     token::hash_of,
 };
 
@@ -55,7 +56,7 @@ pub(super) async fn run(shared: Arc<Shared>, message: messages::Run) -> Result<E
         return settled(&shared, Err(Refusal::ClockRegression.into()));
     }
     let outcome = if checked.approval() == id { begin(&shared, &id, &checked, &caller).await } else { Err(Refusal::WrongAction.into()) };
-    let (started, executor, running) = match outcome {
+    let (started, executor, running, turn) = match outcome {
         Ok(begun) => begun,
         Err(error) => {
             if let GateError::Refused(refusal) = &error
@@ -73,11 +74,11 @@ pub(super) async fn run(shared: Arc<Shared>, message: messages::Run) -> Result<E
     let (permit, execution) = ExecutionPermit::of(started);
     shared.metrics.start_seconds.observe(shared.clock.elapsed().saturating_sub(began).as_secs_f64());
     // apart from the actor and from whoever asked: the run goes on when either is gone
-    tokio::spawn(carry_out(Arc::clone(&shared), executor, permit, running));
+    tokio::spawn(carry_out(Arc::clone(&shared), executor, permit, (running, turn)));
     settled(&shared, Ok(execution))
 }
 
-type Begun = (Started, Arc<dyn Execute>, Running);
+type Begun = (Started, Arc<dyn Execute>, Running, Turn);
 
 /// The one transaction. What it answers decides whether anything is started.
 async fn begin(
@@ -96,6 +97,10 @@ async fn begin(
     }
     // before the token is used up: without it the run would be over before it began
     let executor = shared.executor(known.plan.executor);
+    let facts = match &executor {
+        Some(executor) => shared.facts_of(Arc::clone(executor), &known.action).await?,
+        None => Facts::default(),
+    };
     let execution = ExecutionId::random();
     let with = Consumption {
         approval: id.clone(),
@@ -110,17 +115,24 @@ async fn begin(
     };
     // noted before the start is on record: what is on record and not noted was cut off
     let running = shared.runs(&execution);
-    let (own, is_there) = (Arc::clone(shared), executor.is_some());
+    let (own, asked) = (Arc::clone(shared), executor.clone());
     let outcome = shared.ledger.write(Priority::Control, move |tx| {
-        let can_run = is_there && own.offer().is_some();
-        tx.consume(&with, can_run, |plan| own.is_same(plan))
+        let can_run = asked.is_some() && own.offer().is_some();
+        let mut turn = None;
+        let take_turn = || {
+            let free = asked.as_ref().ok_or(Refusal::NoExecutor)?.turn();
+            turn = Some(free.map_err(Refusal::NoTurn)?);
+            Ok(())
+        };
+        let ruled = tx.consume(&with, can_run, |plan| own.is_same(plan, &facts), take_turn)?;
+        Ok(ruled.map(|started| (started, turn)))
     });
-    let started = flat(outcome.await)?;
-    let executor = executor.ok_or(Refusal::NoExecutor)?;
-    Ok((started, executor, running))
+    let (started, turn) = flat(outcome.await)?;
+    let (executor, turn) = executor.zip(turn).ok_or(Refusal::NoExecutor)?;
+    Ok((started, executor, running, turn))
 }
 
-async fn carry_out(shared: Arc<Shared>, executor: Arc<dyn Execute>, permit: ExecutionPermit, running: Running) {
+async fn carry_out(shared: Arc<Shared>, executor: Arc<dyn Execute>, permit: ExecutionPermit, held: (Running, Turn)) {
     let id = permit.execution_id().clone();
     let run = tokio::spawn(executor.run(permit));
     // an executor that panics tells nothing: what it left behind is looked at like after a crash
@@ -133,7 +145,7 @@ async fn carry_out(shared: Arc<Shared>, executor: Arc<dyn Execute>, permit: Exec
             recover_with(&shared, &*executor, vec![id]).await;
         }
     }
-    drop(running);
+    drop(held);
 }
 
 /// Puts the end of a run on record, however long storage takes to accept it.

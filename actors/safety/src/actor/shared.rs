@@ -16,7 +16,8 @@ use tokio::sync::Notify;
 use super::ApprovalActor;
 use crate::{
     catalogue::Catalogue,
-    gate::{Gate, Offer},
+    facts::{Facts, Needs},
+    gate::{Gate, GateError, Offer},
     permit::Execute,
     policy::Policy,
     render::render,
@@ -47,7 +48,7 @@ pub enum OpenError {
     /// A metric.
     #[error("metrics cannot be registered: {0}")]
     Metrics(#[from] prometheus::Error),
-    /// The key that signs approvals.
+    /// The key that signs approvals, or the one that hides values.
     #[error(transparent)]
     Key(#[from] KeyError),
     /// The ledger does not answer.
@@ -109,6 +110,8 @@ pub(crate) struct Shared {
     pub(crate) log: slog::Logger,
     pub(crate) metrics: Metrics,
     pub(crate) tokens: Tokens,
+    /// Hides the values of variables.
+    redaction: KeyFile,
     /// Something changed that may be due sooner than what is waited for.
     pub(crate) changed: Notify,
     /// Held while runs that were cut off are looked into.
@@ -165,11 +168,28 @@ impl Shared {
         Some(Offer { catalogue: Arc::clone(rules.catalogue.as_ref()?), policy: Arc::clone(&rules.policy) })
     }
 
-    /// Whether the plan would be rendered the same now. Asked inside the transaction that relies on it.
-    pub(crate) fn is_same(&self, stored: &StoredPlan) -> bool {
+    /// Looks up what these actions depend on; on a thread of its own, because files are read.
+    pub(crate) async fn facts(self: &Arc<Self>, executor: Arc<dyn Execute>, needs: Needs) -> Result<Facts, GateError> {
+        let own = Arc::clone(self);
+        let look = move || {
+            let hashed = |name: &str, value: &[u8]| own.redaction.hashed(&format!("plan.env.{name}"), value);
+            executor.facts(&needs, &hashed)
+        };
+        tokio::task::spawn_blocking(look).await.map_err(|_| GateError::Internal("what a run depends on cannot be looked up".to_owned()))
+    }
+
+    /// What the action of this name depends on now; nothing if there is none, and then no plan of it is the same.
+    pub(crate) async fn facts_of(self: &Arc<Self>, executor: Arc<dyn Execute>, action: &str) -> Result<Facts, GateError> {
+        let needs = self.offer().map(|offer| Needs::of(offer.catalogue.get(action))).unwrap_or_default();
+        self.facts(executor, needs).await
+    }
+
+    /// Whether the plan would be rendered the same now, where these facts hold. Asked inside the transaction that relies
+    /// on it; the facts are looked up right before it, because the one who writes does not read large files.
+    pub(crate) fn is_same(&self, stored: &StoredPlan, facts: &Facts) -> bool {
         let Some(offer) = self.offer() else { return false };
         let Some(action) = offer.catalogue.get(&stored.action) else { return false };
-        render(action, &stored.params, &offer.policy).is_ok_and(|rendered| rendered.digest == stored.digest)
+        render(action, &stored.params, &offer.policy, facts).is_ok_and(|rendered| rendered.digest == stored.digest)
     }
 
     pub(crate) fn running(&self) -> usize {
@@ -234,6 +254,7 @@ impl Gate {
         if let Some(refusal) = ledger.read_blocking(|reader| reader.key_refusal(&dir, &key))? {
             return Err(refusal.into());
         }
+        let (redaction, _) = KeyFile::open(&dir, KeyPurpose::Redaction)?;
         let others = KeyPurpose::ALL.into_iter().filter(|purpose| *purpose != KeyPurpose::Approval);
         // what is wrong with another purpose's file is that purpose's matter
         let others: Vec<KeyFile> = others.filter_map(|purpose| KeyFile::read(&dir, purpose).ok().flatten()).collect();
@@ -245,6 +266,7 @@ impl Gate {
         let shared = Arc::new(Shared {
             metrics: Metrics::register(&registry)?,
             tokens,
+            redaction,
             ledger,
             clock,
             log,

@@ -4,11 +4,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use opspilot_kernel::{approval::ApprovalStatus, plan::Risk};
 use opspilot_safety::{
-    ActionTemplate, Catalogue, Clause, GateError, ParamSpec, ParamType, Policy, Refusal, RenderError, TierQuorum, command_line, render,
+    ActionTemplate, Catalogue, Clause, GateError, Needs, ParamSpec, ParamType, Policy, Refusal, RenderError, TierQuorum, command_line,
+    render,
 };
 use serde_json::{Value, json};
 
-use crate::support::{World, catalogue, refused, template};
+use crate::support::{Fake, World, catalogue, facts, refused, template};
 
 fn problems(change: impl FnOnce(&mut ActionTemplate)) -> Vec<String> {
     let mut changed = template("restart", Risk::Disruptive);
@@ -89,7 +90,8 @@ fn filled(spec: ParamSpec, value: Value) -> Result<Vec<String>, RenderError> {
     one.params.insert("service".to_owned(), spec);
     let catalogue = Catalogue::new(vec![one]).unwrap();
     let params = BTreeMap::from([("service".to_owned(), value)]);
-    render(catalogue.get("restart").unwrap(), &params, &Policy::default()).map(|rendered| rendered.plan.argv)
+    render(catalogue.get("restart").unwrap(), &params, &Policy::default(), &facts(&Needs::of(catalogue.iter())))
+        .map(|rendered| rendered.plan.argv)
 }
 
 #[test]
@@ -156,15 +158,17 @@ fn a_plan_is_the_same_for_everybody_and_its_line_is_read_in_one_way() {
     let catalogue = catalogue();
     let action = catalogue.get("restart").unwrap();
     let params = BTreeMap::from([("service".to_owned(), json!("checkout"))]);
-    let (one, two) = (render(action, &params, &Policy::default()).unwrap(), render(action, &params, &Policy::default()).unwrap());
+    let facts = facts(&Needs::of([action]));
+    let rendered = |params: &BTreeMap<String, Value>| render(action, params, &Policy::default(), &facts);
+    let (one, two) = (rendered(&params).unwrap(), rendered(&params).unwrap());
     assert_eq!((one.bytes, one.digest), (two.bytes.clone(), two.digest));
     assert_eq!(opspilot_kernel::plan::PlanDigest::of(&two.bytes), two.digest);
     let argv = ["/bin/echo", "plain", "a b", "it's", "", "$x;`y`", "naïve", "\\"].map(str::to_owned);
     assert_eq!(command_line(&argv), r"/bin/echo plain 'a b' 'it'\''s' '' '$x;`y`' $'na\U000000EFve' '\'");
-    let missing = render(action, &BTreeMap::new(), &Policy::default()).unwrap_err();
+    let missing = rendered(&BTreeMap::new()).unwrap_err();
     assert_eq!(missing.to_string(), "the parameters do not fit the action: service is missing");
     let unknown = BTreeMap::from([("service".to_owned(), json!("a")), ("servce".to_owned(), json!("b"))]);
-    let Err(RenderError::Params(bad)) = render(action, &unknown, &Policy::default()) else { panic!() };
+    let Err(RenderError::Params(bad)) = rendered(&unknown) else { panic!() };
     assert_eq!((bad.len(), bad[0].suggestion.as_deref()), (1, Some("service")));
 }
 
@@ -228,6 +232,11 @@ async fn t7_edited_between_the_approval_and_the_start_while_the_service_is_down(
     assert_eq!(refused(world.execute(&approval, &token).await), Refusal::NoExecutor);
     assert_eq!(world.get(&approval.id).await.status, ApprovalStatus::Approved);
     world.gate.set_catalogue(Some(Arc::new(edited()))).await.unwrap();
+    // nor while nobody would carry it out: what it depends on is the executor's to say
+    assert_eq!(refused(world.execute(&approval, &token).await), Refusal::NoExecutor);
+    let executor = Arc::new(Fake(Arc::clone(&world.journal)));
+    world.gate.register(opspilot_kernel::plan::Executor::Process, executor).await.unwrap();
+    assert_eq!(world.get(&approval.id).await.status, ApprovalStatus::Revoked, "looked at as soon as it can be");
     assert_eq!(refused(world.execute(&approval, &token).await), Refusal::PlanChanged);
     world.stop().await;
 }

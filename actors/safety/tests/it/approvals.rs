@@ -279,8 +279,8 @@ async fn one_run_for_each_target() {
     let (first, second) = (world.propose("restart").await, world.propose("restart").await);
     let (one, two) = (world.approved(&first).await, world.approved(&second).await);
     world.journal.hold();
-    world.execute(&first, &one).await.unwrap();
-    assert_eq!(refused(world.execute(&second, &two).await), Refusal::TargetBusy("checkout".to_owned()));
+    let run = world.execute(&first, &one).await.unwrap().id;
+    assert_eq!(refused(world.execute(&second, &two).await), Refusal::TargetBusy { target: "checkout".to_owned(), run });
     world.journal.let_go();
     world.until(&first.id, ApprovalStatus::Succeeded).await;
     world.execute(&second, &two).await.unwrap();

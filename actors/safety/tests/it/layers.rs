@@ -35,7 +35,7 @@ fn consumption(world: &World, approval: &Approval, token: &IssuedToken) -> Consu
 
 /// Straight to the transaction; says why not, or nothing if the run began.
 async fn consume(world: &World, with: Consumption, can_run: bool, is_same: bool) -> Option<Refusal> {
-    world.write(move |tx| tx.consume(&with, can_run, |_| is_same).map(Result::err)).await
+    world.write(move |tx| tx.consume(&with, can_run, |_| is_same, || Ok(())).map(Result::err)).await
 }
 
 fn ballot(id: &ApprovalId, by: Approver) -> Ballot {
@@ -149,7 +149,7 @@ async fn t7_plan_bytes_that_were_edited_where_they_lie_are_damage() {
     let token = world.approved(&approval).await;
     let with = consumption(&world, &approval, &token);
     by_hand(&world, "UPDATE approval SET plan = CAST(replace(CAST(plan AS TEXT), 'checkout', 'database') AS BLOB)");
-    let outcome = world.ledger.write(Priority::Control, move |tx| tx.consume(&with, true, |_| true)).await;
+    let outcome = world.ledger.write(Priority::Control, move |tx| tx.consume(&with, true, |_| true, || Ok(()))).await;
     assert!(matches!(outcome, Err(LedgerError::Damaged(_))), "{outcome:?}");
     assert!(world.execute(&approval, &token).await.is_err());
     assert_eq!((world.journal.starts().len(), world.count("EXE01I")), (0, 0));

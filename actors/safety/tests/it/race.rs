@@ -36,6 +36,8 @@ async fn race_child() {
     std::os::unix::fs::symlink(dir.join("data"), &linked).unwrap();
     std::os::unix::fs::symlink(dir.join("starts"), folder.path().join("starts")).unwrap();
     let world = World::over(folder, ManualClock::at(noon()), Policy::default()).await;
+    // long enough to be killed in
+    world.journal.last(Duration::from_millis(20));
     std::fs::write(dir.join("ready"), "").unwrap();
     for (id, token) in tokens(&dir) {
         if world.get(&id).await.status != ApprovalStatus::Approved {
@@ -97,6 +99,12 @@ async fn t6_an_approval_starts_one_run_at_most_however_often_it_is_executed_and_
         if killed < kills {
             let left = Duration::from_micros(dice.random_range(0..60_000));
             std::thread::sleep(left);
+            // every other time at a moment when a run is certainly under way: right behind its start
+            let started = || std::fs::metadata(dir.join("starts")).unwrap().len();
+            let before = started();
+            while killed % 2 == 1 && started() == before && running.try_wait().unwrap().is_none() {
+                std::thread::yield_now();
+            }
             if running.try_wait().unwrap().is_none() {
                 running.kill().unwrap();
                 running.wait().unwrap();
@@ -129,6 +137,9 @@ async fn t6_an_approval_starts_one_run_at_most_however_often_it_is_executed_and_
     println!("T6: {approvals} approvals x {AT_ONCE} executes, {killed} kills; starts per approval: {histogram:?}; ends: {ends:?}");
     assert!(histogram.keys().all(|starts| *starts <= 1), "{histogram:?}");
     assert!(killed > 0, "nothing was killed");
+    let cut_off: usize = ["unknown", "failed"].iter().filter_map(|end| ends.get(end)).sum();
+    println!("T6: {cut_off} runs were cut off by a kill");
+    assert!(cut_off > 0, "no kill hit a run under way, so nothing was proved about one: {ends:?}");
     world.ledger.read_blocking(|reader| reader.audit_verify()).unwrap();
     world.stop().await;
 }

@@ -66,7 +66,7 @@ async fn a2_a_crash_after_the_commit_and_before_the_start_is_not_started() {
         execution: ExecutionId::random(),
         elapsed: std::time::Duration::ZERO,
     };
-    let started = world.write(move |tx| tx.consume(&with, true, |_| true)).await.unwrap();
+    let started = world.write(move |tx| tx.consume(&with, true, |_| true, || Ok(()))).await.unwrap();
     let (dir, clock) = world.stop().await;
     let world = World::over(dir, clock, opspilot_safety::Policy::default()).await;
     world.until(&approval.id, ApprovalStatus::Failed).await;
@@ -99,7 +99,8 @@ async fn an_executor_that_panics_leaves_an_unknown_end_and_a_gate_that_goes_on()
     world.execute(&approval, &token).await.unwrap();
     world.until(&approval.id, ApprovalStatus::Unknown).await;
     assert_eq!(world.journal.starts_of(&approval.id), 1);
-    let next = world.propose("look").await;
+    // on another target: this one is kept until a person has looked
+    let next = world.propose_n(1).await;
     let token = world.approved(&next).await;
     world.execute(&next, &token).await.unwrap();
     world.until(&next.id, ApprovalStatus::Succeeded).await;

@@ -31,8 +31,8 @@ use opspilot_ledger::{
 };
 use opspilot_runtime::{GroupSpec, Health, HealthMetrics, Supervisor, SupervisorOptions};
 use opspilot_safety::{
-    ActionTemplate, Approver, Catalogue, Decision, Execute, ExecutionPermit, Gate, GateError, GateOptions, IssuedToken, ParamSpec,
-    ParamType, Policy, Proposal, Recovered, Refusal, Voter,
+    ActionTemplate, Approver, Catalogue, Decision, Execute, ExecutionPermit, Facts, Gate, GateError, GateOptions, IssuedToken, Needs,
+    ParamSpec, ParamType, Policy, Proposal, Recovered, Refusal, Turn, Voter,
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -51,12 +51,26 @@ pub(crate) struct Journal {
     holds: Mutex<bool>,
     gone_on: Notify,
     panics: Mutex<bool>,
+    /// What a plan depends on, where it is not what it always is.
+    facts: Mutex<Facts>,
+    /// The most runs at once.
+    at_once: Mutex<Option<Arc<tokio::sync::Semaphore>>>,
+    /// How long a run lasts, at least.
+    lasts: Mutex<Duration>,
 }
 
 impl Journal {
     pub(crate) fn new(dir: &Path) -> Arc<Journal> {
         let path = dir.join("starts");
-        Arc::new(Journal { path, holds: Mutex::new(false), gone_on: Notify::new(), panics: Mutex::new(false) })
+        Arc::new(Journal {
+            path,
+            holds: Mutex::new(false),
+            gone_on: Notify::new(),
+            panics: Mutex::new(false),
+            facts: Mutex::default(),
+            at_once: Mutex::default(),
+            lasts: Mutex::default(),
+        })
     }
 
     /// Runs do not end from now on.
@@ -73,6 +87,21 @@ impl Journal {
     /// The next run makes the executor panic after its start.
     pub(crate) fn panic_next(&self) {
         *self.panics.lock() = true;
+    }
+
+    /// From now on a file, a variable or the limits are different.
+    pub(crate) fn change(&self, change: impl FnOnce(&mut Facts)) {
+        change(&mut self.facts.lock());
+    }
+
+    /// So many runs at once, and no more.
+    pub(crate) fn at_once(&self, most: usize) {
+        *self.at_once.lock() = Some(Arc::new(tokio::sync::Semaphore::new(most)));
+    }
+
+    /// Every run from now on lasts so long.
+    pub(crate) fn last(&self, time: Duration) {
+        *self.lasts.lock() = time;
     }
 
     /// Every start there ever was: execution and approval.
@@ -96,6 +125,19 @@ impl Journal {
 pub(crate) struct Fake(pub(crate) Arc<Journal>);
 
 impl Execute for Fake {
+    fn facts(&self, needs: &Needs, hashed: &dyn Fn(&str, &[u8]) -> String) -> Facts {
+        let changed = self.0.facts.lock().clone();
+        let mut facts = facts(needs);
+        facts.files.extend(changed.files);
+        facts.env = changed.env.into_iter().map(|(name, value)| (name.clone(), hashed(&name, value.as_bytes()))).collect();
+        Facts { limits: changed.limits, ..facts }
+    }
+
+    fn turn(&self) -> Result<Turn, usize> {
+        let Some(turns) = self.0.at_once.lock().clone() else { return Ok(Turn::unbounded()) };
+        turns.try_acquire_owned().map(Turn::holding).map_err(|_| 1)
+    }
+
     fn run(&self, permit: ExecutionPermit) -> BoxFuture<'static, ExecutionEnd> {
         let journal = Arc::clone(&self.0);
         Box::pin(async move {
@@ -105,6 +147,8 @@ impl Execute for Fake {
             if std::mem::take(&mut *journal.panics.lock()) {
                 panic!("the executor breaks");
             }
+            let lasts = *journal.lasts.lock();
+            tokio::time::sleep(lasts).await;
             loop {
                 let gone_on = journal.gone_on.notified();
                 if !*journal.holds.lock() {
@@ -128,10 +172,15 @@ impl Execute for Fake {
     }
 }
 
+/// Every file is there, and nothing else is said.
+pub(crate) fn facts(needs: &Needs) -> Facts {
+    Facts { files: needs.files.iter().map(|path| (path.clone(), Ok("0".repeat(64)))).collect(), ..Facts::default() }
+}
+
 pub(crate) fn template(id: &str, risk: Risk) -> ActionTemplate {
     let argv = json!(["/usr/bin/systemctl", "restart", "{service}"]);
     serde_json::from_value(json!({
-        "id": id, "title": "Restart {service}", "risk": risk, "argv": argv, "params": { "service": { "type": "unit_name" } },
+        "id": id, "title": "Restart {service}", "risk": risk, "argv": argv, "env": ["CHECKOUT_KEY"], "params": { "service": { "type": "unit_name" } },
     }))
     .unwrap()
 }

@@ -1,5 +1,7 @@
 //! How runs end, and that nothing is left of them.
 
+use opspilot_kernel::plan::PlanFile;
+
 use super::*;
 
 /// Runs it, and tells how long that took and what is left.
@@ -101,10 +103,73 @@ async fn e7_output_without_end_and_without_a_line_is_kept_as_head_and_tail() {
 }
 
 #[tokio::test]
-async fn runs_beyond_those_at_once_wait_for_their_turn() {
+async fn there_is_no_turn_beyond_those_at_once_until_one_is_given_back() {
     let bench = Bench::new();
-    let runs = (0..9).map(|number| bench.shell(if number % 2 == 0 { "sleep 0.3" } else { "exit 1" }));
-    let ends = futures_util::future::join_all(runs).await;
-    assert_eq!(ends.iter().filter(|end| end.status == ExecutionStatus::Succeeded).count(), 5);
-    assert_eq!(bench.executor.inner.turns.available_permits(), 4);
+    let mut turns: Vec<_> = (0..4).map(|_| bench.executor.turn().unwrap()).collect();
+    assert_eq!(bench.executor.turn().unwrap_err(), 4, "it does not wait, and says how many there are");
+    drop(turns.pop());
+    turns.push(bench.executor.turn().unwrap());
+    assert!(bench.executor.turn().is_err());
+    // a run itself never waits for a turn: whoever starts it has taken one
+    assert_eq!(bench.shell("exit 0").await.status, ExecutionStatus::Succeeded);
+}
+
+/// What the executor finds out about a plan's program, as the gate puts it into the plan.
+fn pinned(bench: &Bench, argv: &[&str], files: &[&str]) -> Plan {
+    let needs = Needs { files: files.iter().map(|file| (*file).to_owned()).collect(), ..Needs::default() };
+    let facts = bench.executor.facts(&needs, &|_, _| String::new());
+    let files = facts.files.into_iter().map(|(path, sha256)| PlanFile { path, sha256: sha256.unwrap() }).collect();
+    Plan { files, limits: facts.limits, ..plan(argv) }
+}
+
+#[tokio::test]
+async fn t7_a_file_swapped_between_the_check_and_the_start_is_not_run() {
+    let bench = Bench::new();
+    let (tool, script) = (bench.file("tool"), bench.file("script"));
+    let write = |path: &std::path::Path, text: &str| {
+        // put in its place as an update would, not written over
+        let new = path.with_extension("new");
+        std::fs::write(&new, text).unwrap();
+        std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::rename(&new, path).unwrap();
+    };
+    let (tool_path, script_path) = (tool.to_str().unwrap(), script.to_str().unwrap());
+    for (argv, file) in [(vec![tool_path, "x"], &tool), (vec!["/bin/sh", script_path], &script)] {
+        write(file, "#!/bin/sh\necho approved\n");
+        let approved = pinned(&bench, &argv, &[argv[0], file.to_str().unwrap()]);
+        let end = bench.run(approved.clone()).await;
+        assert_eq!((end.status, end.stdout.as_str()), (ExecutionStatus::Succeeded, "approved\n"), "{end:?}");
+        write(file, &format!("#!/bin/sh\ntouch {}\n", bench.file("swapped").display()));
+        let end = bench.run(approved).await;
+        assert_eq!(end.status, ExecutionStatus::Failed);
+        let reason = end.reason.unwrap();
+        assert!(reason.starts_with("not_started: plan_changed") && reason.contains(file.to_str().unwrap()), "{reason}");
+        assert!(!bench.file("swapped").exists());
+    }
+}
+
+#[tokio::test]
+async fn t7_the_limits_that_were_approved_hold_and_not_those_in_force_since() {
+    let bench = Bench::new();
+    let approved = pinned(&bench, &["/bin/sh", "-c", "ulimit -f"], &["/bin/sh"]);
+    let before = bench.executor.set_limits(RunLimits { memory: 8 << 30, file_size: 1 << 30 });
+    assert_eq!(before, LIMITS);
+    // in blocks of 512 bytes
+    assert_eq!(bench.run(approved).await.stdout, "2048\n");
+}
+
+#[test]
+fn t7_processes_that_withstood_leave_nobody_sure_how_a_run_ended() {
+    let exit = Exit { ended: None, code: Some(0), signal: None };
+    let outcome = |survivors| Outcome {
+        exit: exit.clone(),
+        stdout: String::new(),
+        stderr: String::new(),
+        truncated: false,
+        survivors,
+        sandbox: serde_json::json!({}),
+    };
+    assert_eq!(finished(outcome(0), &plan(&["/bin/true"])).status, ExecutionStatus::Succeeded);
+    let end = finished(outcome(2), &plan(&["/bin/true"]));
+    assert_eq!((end.status, end.reason.as_deref()), (ExecutionStatus::Unknown, Some("2 of its processes could not be ended")));
 }

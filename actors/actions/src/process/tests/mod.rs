@@ -92,12 +92,15 @@ fn plan(argv: &[&str]) -> Plan {
         template: "sha256:00".to_owned(),
         policy: "sha256:00".to_owned(),
         argv: argv.iter().map(|arg| (*arg).to_owned()).collect(),
+        files: Vec::new(),
         env: Vec::new(),
+        env_values: std::collections::BTreeMap::new(),
         cwd: "/".to_owned(),
         uid: None,
         timeout_secs: 20,
         idle_timeout_secs: None,
         output_bytes: 1 << 16,
+        limits: None,
         targets: vec!["test".to_owned()],
     }
 }
