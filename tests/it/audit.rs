@@ -6,8 +6,10 @@ use std::{
 };
 
 use serde_json::{Value as Json, json};
+use sha2::{Digest as _, Sha256};
 
 use crate::{
+    actions,
     common::{Home, PASSWORD, Service, command, until},
     story::RULES,
 };
@@ -187,6 +189,30 @@ async fn f6_a_database_that_was_put_back_does_not_start_and_a_restored_one_does(
     let size = service.get("/api/audit?limit=1").await["items"][0]["seq"].as_u64().unwrap();
     checkpoint(&service, size - 3).await;
     assert_eq!(service.get("/api/health").await["status"], "healthy");
+    service.stop().await;
+    assert_eq!(audit(&["verify"], Some(&home.data())).0, 0);
+}
+
+#[tokio::test]
+async fn f8_the_record_says_what_ran_and_what_it_printed() {
+    let home = actions::home("0", 0);
+    let service = home.start().await;
+    let approval = actions::proposed(&service, "shop").await;
+    let token = actions::approved(&service, &approval).await;
+    actions::executed(&service, &approval, &token).await;
+    let run = actions::over(&service, &approval).await;
+    let newest = async |code: &str| service.get(&format!("/api/audit?action={code}&limit=1")).await["items"][0]["details"].clone();
+    let sha256 = |text: &Json| hex::encode(Sha256::digest(text.as_str().unwrap()));
+    let (proposed, agreed, started, ended) =
+        (newest("PRO01I").await, newest("APR01I").await, newest("EXE01I").await, newest("EXE02I").await);
+    assert_eq!(proposed["plan"], format!("sha256:{}", sha256(&proposed["plan_text"])), "{proposed}");
+    assert!(proposed["plan_text"].as_str().unwrap().contains("shop"), "{proposed}");
+    assert_eq!((&agreed["plan"], &started["plan"]), (&proposed["plan"], &proposed["plan"]));
+    assert_eq!(
+        (&ended["stdout_sha256"], &ended["stderr_sha256"]),
+        (&json!(sha256(&run["stdout"])), &json!(sha256(&run["stderr"]))),
+        "{run}"
+    );
     service.stop().await;
     assert_eq!(audit(&["verify"], Some(&home.data())).0, 0);
 }
