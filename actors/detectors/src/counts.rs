@@ -15,6 +15,8 @@ pub struct Counts {
     pub evicted: u64,
     /// Alerts or series followed now.
     pub open: usize,
+    /// Bytes of the names and labels by which they are told apart.
+    pub bytes: usize,
     /// Whether that is as many as there may be.
     pub full: bool,
     /// Patterns compiled so far.

@@ -180,6 +180,11 @@ impl Episodes {
         self.open.len()
     }
 
+    /// What the faces of open episodes take.
+    pub(crate) fn bytes(&self) -> usize {
+        self.face_bytes
+    }
+
     pub(crate) fn is_full(&self) -> bool {
         self.open.len() >= self.max
     }

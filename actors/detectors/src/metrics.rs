@@ -12,7 +12,9 @@ pub(crate) struct Metrics {
     ignored: IntCounter,
     damaged: IntCounter,
     evicted: IntCounter,
+    unreadable: IntCounter,
     open: IntGauge,
+    bytes: IntGauge,
     compiled: IntGauge,
 }
 
@@ -29,26 +31,35 @@ impl Metrics {
             ))?,
             damaged: IntCounter::with_opts(opts("damaged_total", "Stored signals that could not be read."))?,
             evicted: IntCounter::with_opts(opts("evicted_total", "Alerts or series that had to go because there were too many."))?,
+            unreadable: IntCounter::with_opts(opts("state_unreadable_total", "Pieces of stored state that were left out at a start."))?,
             open: IntGauge::with_opts(opts("followed", "Alerts or series that are followed now."))?,
+            bytes: IntGauge::with_opts(opts("followed_bytes", "Bytes of names and labels of what is followed now."))?,
             compiled: IntGauge::with_opts(opts("compiled_patterns", "Patterns that have been compiled so far."))?,
         })
     }
 
     /// Shows them; those of an earlier start of the module are taken out.
     pub(crate) fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
-        let all: [Box<dyn Collector>; 7] = [
+        let all: [Box<dyn Collector>; 9] = [
             Box::new(self.matched.clone()),
             Box::new(self.held_back.clone()),
             Box::new(self.ignored.clone()),
             Box::new(self.damaged.clone()),
             Box::new(self.evicted.clone()),
+            Box::new(self.unreadable.clone()),
             Box::new(self.open.clone()),
+            Box::new(self.bytes.clone()),
             Box::new(self.compiled.clone()),
         ];
-        let former = [&self.matched, &self.held_back, &self.ignored, &self.damaged, &self.evicted];
+        let former = [&self.matched, &self.held_back, &self.ignored, &self.damaged, &self.evicted, &self.unreadable];
         former.into_iter().for_each(|counter| drop(registry.unregister(Box::new(counter.clone()))));
-        [&self.open, &self.compiled].into_iter().for_each(|gauge| drop(registry.unregister(Box::new(gauge.clone()))));
+        [&self.open, &self.bytes, &self.compiled].into_iter().for_each(|gauge| drop(registry.unregister(Box::new(gauge.clone()))));
         all.into_iter().try_for_each(|collector| registry.register(collector))
+    }
+
+    /// A piece of stored state was left out.
+    pub(crate) fn unreadable(&self) {
+        self.unreadable.inc();
     }
 
     /// Adds what was counted since `before`.
@@ -65,6 +76,7 @@ impl Metrics {
             }
         }
         self.open.set(i64::try_from(now.open).unwrap_or(i64::MAX));
+        self.bytes.set(i64::try_from(now.bytes).unwrap_or(i64::MAX));
         self.compiled.set(i64::try_from(now.compiled).unwrap_or(i64::MAX));
     }
 }
@@ -83,7 +95,7 @@ mod tests {
             let shown = registry.gather();
             let value = shown.iter().find(|family| family.name() == "opspilot_detector_test_observations_total").unwrap();
             assert_eq!(value.get_metric()[0].get_counter().get_value(), f64::from(u32::try_from(round).unwrap()));
-            assert_eq!(shown.len(), 7);
+            assert_eq!(shown.len(), 9);
         }
     }
 }

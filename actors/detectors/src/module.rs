@@ -85,6 +85,8 @@ pub(crate) struct Shell<D: Detect> {
     counted: Counts,
     /// Pieces of state that did not fit into the last call for them.
     unsaved: VecDeque<Snapshot>,
+    /// How many pieces of what was stored could not be taken up.
+    unreadable: u64,
 }
 
 impl<D: Detect> Shell<D> {
@@ -97,6 +99,7 @@ impl<D: Detect> Shell<D> {
             log,
             counted: Counts::default(),
             unsaved: VecDeque::new(),
+            unreadable: 0,
         }
     }
 
@@ -173,7 +176,13 @@ impl<D: Detect> Consumer for Shell<D> {
             Some(Err(_)) | None => self.name_config(),
         }
         for snapshot in snapshots {
-            self.detector.restore(&snapshot.key, &snapshot.blob).map_err(|why| RestoreError(format!("{}: {why}", snapshot.key)))?;
+            if let Err(why) = self.detector.restore(&snapshot.key, &snapshot.blob) {
+                // one piece less is better than no detector; it is removed, so that the next start is whole
+                slog::warn!(self.log, "a piece of what was stored cannot be read and is left out"; "key" => &snapshot.key, "reason" => why);
+                self.metrics.unreadable();
+                self.unreadable = self.unreadable.saturating_add(1);
+                self.unsaved.push_back(Snapshot { key: snapshot.key, blob: Vec::new() });
+            }
         }
         Ok(())
     }
@@ -208,6 +217,12 @@ impl<D: Detect> Consumer for Shell<D> {
     }
 
     fn trouble(&self) -> Option<String> {
+        if self.unreadable > 0 {
+            return Some(format!(
+                "{} pieces of what it knew could not be read and were left out: alerts that it followed may have to be resolved by hand",
+                self.unreadable
+            ));
+        }
         let counts = self.detector.counts();
         if counts.damaged > 0 {
             return Some(format!("{} stored signals could not be read", counts.damaged));

@@ -12,7 +12,7 @@ use opspilot_kernel::{
     signal::{AlertState, SignalKind, SignalRef},
     time::Timestamp,
 };
-use opspilot_ledger::{AlertEntry, Ledger, Options, SignalBatchBuilder};
+use opspilot_ledger::{AlertEntry, Ledger, Options, Priority, SignalBatchBuilder, Snapshot};
 use opspilot_runtime::{Applied, ChildSpec, Module, ModuleContext, TickerActor};
 use serde_json::{Value, json};
 
@@ -95,6 +95,59 @@ fn line(text: &str) -> SignalRef<'_> {
 
 fn outline(records: &[AlertRecord]) -> Vec<(Transition, u64)> {
     records.iter().map(|record| (record.transition, record.count)).collect()
+}
+
+#[test]
+fn a_piece_of_state_that_cannot_be_read_costs_itself_and_not_the_detector() {
+    in_system(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let rules = || json!({ "builtin_rules": false, "rules": [{ "id": "cpu", "metric": "cpu", "op": "gt", "value": 90, "resolve_after": "15m" }] });
+        let sample = |source| SignalRef {
+            name: "cpu",
+            value: Some(95.0),
+            ..SignalRef { kind: SignalKind::Metric, ..SignalRef::log(Default::default(), source, "") }
+        };
+        let service = Service::open(dir.path());
+        service.start("detector.threshold", rules());
+        service.append(&[sample("a"), sample("b")]).await;
+        service.until(2).await;
+        service.close().await;
+
+        // one series is cut off, and something nobody knows is there too
+        let service = Service::open(dir.path());
+        let id = "detector.threshold";
+        let (cursor, stored) = service.ledger.read_blocking(|reader| Ok((reader.cursor(id)?, reader.snapshots(id)?))).unwrap();
+        let series = stored.iter().find(|part| part.key.starts_with("series/")).unwrap().clone();
+        let broken = Snapshot { blob: series.blob[..series.blob.len() / 2].to_vec(), ..series.clone() };
+        let strange = Snapshot { key: "strange".to_owned(), blob: b"?".to_vec() };
+        let left = service.ledger.write(Priority::Bulk, move |tx| tx.save_cursor(id, cursor, vec![broken, strange]));
+        left.await.unwrap();
+        service.start(id, rules());
+        service.append(&[sample("c")]).await;
+        let said = service.until(3).await;
+        assert_eq!(outline(&said).len(), 3);
+        assert_eq!(service.metric("opspilot_detector_threshold_state_unreadable_total"), Some(2.0));
+        assert_eq!(service.metric("opspilot_detector_threshold_followed"), Some(2.0), "the other series is still there");
+        let trouble = async {
+            loop {
+                let report = service.ctx.health.report();
+                if let Some(line) = report.iter().find(|line| line.id.as_str() == id && line.detail.contains("could not be read")) {
+                    return line.detail.clone();
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let trouble = tokio::time::timeout(Duration::from_secs(60), trouble).await.unwrap();
+        assert!(trouble.starts_with("2 pieces of what it knew could not be read"), "{trouble}");
+        service.close().await;
+
+        let service = Service::open(dir.path());
+        service.start(id, rules());
+        service.append(&[sample("d")]).await;
+        service.until(4).await;
+        assert_eq!(service.metric("opspilot_detector_threshold_state_unreadable_total"), Some(0.0), "it is gone");
+        service.close().await;
+    });
 }
 
 #[test]

@@ -117,7 +117,13 @@ impl Detect for Detector {
     }
 
     fn counts(&self) -> Counts {
-        Counts { open: self.episodes.len(), full: self.episodes.is_full(), evicted: self.episodes.evicted(), ..self.counts }
+        Counts {
+            open: self.episodes.len(),
+            bytes: self.episodes.bytes(),
+            full: self.episodes.is_full(),
+            evicted: self.episodes.evicted(),
+            ..self.counts
+        }
     }
 }
 

@@ -305,6 +305,7 @@ impl Detect for Detector {
     fn counts(&self) -> Counts {
         Counts {
             open: self.episodes.len(),
+            bytes: self.episodes.bytes(),
             full: self.episodes.is_full(),
             evicted: self.episodes.evicted(),
             compiled: self.gate.compiled(),

@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::rules;
 
+/// The most series that may be asked for.
+const MOST_SERIES: usize = 1_000_000;
+
 /// Configuration of `detector.threshold`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -24,7 +27,9 @@ pub struct Config {
     /// Each gives way to any rule of yours on the same metric.
     pub builtin_rules: bool,
     /// How many series may be followed at a time, over all rules. When one more comes, the one that
-    /// was silent for longest is forgotten; if its alert fires, that is resolved and says so.
+    /// was silent for longest is forgotten; if its alert fires, that is resolved and says so. The same happens when the
+    /// names and labels of all series take more than 64 MiB.
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub max_series: usize,
 }
 
@@ -286,6 +291,9 @@ impl ModuleConfig for Config {
     fn validate(&self) -> Vec<Problem> {
         let mut problems = rules::check_all(&self.rules);
         rules::check_bound(self.max_series, "/max_series", &mut problems);
+        if self.max_series > MOST_SERIES {
+            problems.push(Problem::at("/max_series", format!("must be at most {MOST_SERIES}")));
+        }
         problems
     }
 }
@@ -311,6 +319,13 @@ mod tests {
         let ids: Vec<String> = own.clone().effective_rules().into_iter().map(|rule| rule.id).collect();
         assert_eq!(ids, ["mine", "host-memory-high", "host-disk-full"]);
         assert_eq!(Config { builtin_rules: false, ..own }.effective_rules().len(), 1);
+    }
+
+    #[test]
+    fn the_number_of_series_has_an_upper_bound() {
+        let config = |max_series| Config { max_series, ..Config::default() };
+        assert_eq!(config(1_000_000).validate(), []);
+        assert_eq!(config(1_000_001).validate()[0].pointer, "/max_series");
     }
 
     #[test]

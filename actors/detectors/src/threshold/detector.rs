@@ -22,6 +22,9 @@ use crate::{counts::Counts, deadlines::Deadlines, detect::Detect, episodes::Mome
 /// What a series is stored under.
 const PREFIX: &str = "series/";
 
+/// Bytes of names and labels that are kept: they come from whoever sends.
+const SERIES_BYTES: usize = 64 << 20;
+
 /// Watches the series that rules are about.
 #[derive(Debug)]
 pub struct Detector {
@@ -30,6 +33,9 @@ pub struct Detector {
     by_metric: HashMap<String, Vec<usize>>,
     series: HashMap<u64, Tracked>,
     max_series: usize,
+    /// What the names and labels of `series` take, and may take.
+    bytes: usize,
+    pub(super) max_bytes: usize,
     /// When a wait is over or an alert ends for want of samples: these ask for a tick.
     timers: Deadlines,
     /// When a series is forgotten: this waits for whatever comes next.
@@ -62,6 +68,8 @@ impl Detector {
             by_metric,
             series: HashMap::new(),
             max_series,
+            bytes: 0,
+            max_bytes: SERIES_BYTES,
             timers: Deadlines::default(),
             idle: Deadlines::default(),
             orphans: BTreeMap::new(),
@@ -108,21 +116,31 @@ impl Detector {
         let fingerprint = fingerprint(&rule.id, signal);
         let key = fingerprint.as_u64();
         if !self.series.contains_key(&key) {
-            while self.series.len() >= self.max_series {
+            let labels = signal.labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+            let series = Series::new(compiled, signal.source, labels, point);
+            while !self.series.is_empty() && !self.has_room(&series) {
                 self.evict(Moment { seq: point.seq, at: point.logged_at }, out);
             }
+            self.enter(key, series, index);
         }
         let Some(compiled) = self.rules.get(index) else { return };
-        let tracked = self.series.entry(key).or_insert_with(|| {
-            let labels = signal.labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-            Tracked { series: Series::new(compiled, signal.source, labels, point), rule: index, timer: None, idle: None }
-        });
+        let Some(tracked) = self.series.get_mut(&key) else { return };
         if !tracked.series.observe(fingerprint, compiled, point, out) {
             self.counts.ignored += 1;
             return;
         }
         self.dirty.insert(key);
         self.schedule(key);
+    }
+
+    fn has_room(&self, series: &Series) -> bool {
+        self.series.len() < self.max_series && self.bytes.saturating_add(series.bytes()) <= self.max_bytes
+    }
+
+    fn enter(&mut self, key: u64, series: Series, rule: usize) {
+        self.bytes = self.bytes.saturating_add(series.bytes());
+        let former = self.series.insert(key, Tracked { series, rule, timer: None, idle: None });
+        self.bytes = self.bytes.saturating_sub(former.map_or(0, |former| former.series.bytes()));
     }
 
     /// Enters the series' deadlines.
@@ -197,6 +215,7 @@ impl Detector {
     /// Lets go of a series; its alert, if one fires, is over.
     fn forget(&mut self, key: u64, why: Option<&str>, moment: Moment, out: &mut Vec<AlertRecord>) {
         let Some(mut tracked) = self.series.remove(&key) else { return };
+        self.bytes = self.bytes.saturating_sub(tracked.series.bytes());
         self.dirty.insert(key);
         self.timers.clear(key, &mut tracked.timer);
         self.idle.clear(key, &mut tracked.idle);
@@ -211,12 +230,16 @@ impl Detector {
                 continue;
             }
             self.counts.evicted += 1;
-            let why = format!("ended early to make room: at most {} series are followed at a time", self.max_series);
+            let why = match self.series.len() >= self.max_series {
+                true => format!("ended early to make room: at most {} series are followed at a time", self.max_series),
+                false => format!("ended early to make room: names and labels of series may take {} bytes", self.max_bytes),
+            };
             self.forget(key, Some(&why), moment, out);
             return;
         }
         // unreachable while every series is entered; without it a lost entry would loop for ever
         self.series.clear();
+        self.bytes = 0;
     }
 }
 
@@ -262,7 +285,7 @@ impl Detect for Detector {
         let series: Series = serde_json::from_slice(body).map_err(|error| error.to_string())?;
         match self.rules.iter().position(|compiled| compiled.rule.id == series.rule && compiled.digest == series.digest) {
             Some(rule) => {
-                self.series.insert(key, Tracked { series, rule, timer: None, idle: None });
+                self.enter(key, series, rule);
                 self.schedule(key);
             }
             None => {
@@ -290,18 +313,18 @@ impl Detect for Detector {
         for (key, tracked) in other.series {
             let mut series = tracked.series;
             let rule = self.rules.iter().position(|compiled| compiled.rule.id == series.rule && compiled.digest == series.digest);
-            let (Some(rule), true) = (rule, self.series.len() < self.max_series) else { continue };
+            let (Some(rule), true) = (rule, self.has_room(&series)) else { continue };
             if let Some(compiled) = self.rules.get(rule) {
                 series.recalled(compiled, seq);
             }
-            self.series.insert(key, Tracked { series, rule, timer: None, idle: None });
+            self.enter(key, series, rule);
             self.dirty.insert(key);
             self.schedule(key);
         }
     }
 
     fn counts(&self) -> Counts {
-        Counts { open: self.series.len(), full: self.series.len() >= self.max_series, ..self.counts }
+        Counts { open: self.series.len(), bytes: self.bytes, full: self.series.len() >= self.max_series, ..self.counts }
     }
 }
 

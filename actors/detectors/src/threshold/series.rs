@@ -22,6 +22,8 @@ use crate::{
 
 /// While an alert fires, what is new about it is told this often.
 const REPORT_EVERY: Duration = Duration::from_secs(30);
+/// What a label takes besides its texts, about.
+const LABEL_BYTES: usize = 64;
 /// How many points are kept as evidence from each end.
 const KEPT: usize = 25;
 
@@ -155,6 +157,12 @@ impl Series {
             counted_at: None,
             points: Points::default(),
         }
+    }
+
+    /// What its names and labels take, besides what every series takes.
+    pub(crate) fn bytes(&self) -> usize {
+        let labels: usize = self.labels.iter().map(|(name, value)| name.len() + value.len() + LABEL_BYTES).sum();
+        labels + self.rule.len() + self.metric.len() + self.source.len()
     }
 
     pub(crate) fn is_firing(&self) -> bool {

@@ -253,6 +253,27 @@ fn series_are_bounded_and_the_longest_silent_makes_room() {
 }
 
 #[test]
+fn names_and_labels_of_series_are_bounded_by_their_bytes_too() {
+    let mut detector = detector(vec![cpu()]);
+    detector.max_bytes = 1_000;
+    let of = |at, source: &str| Step::metric(at, &source.repeat(300), "cpu_percent", 95.0);
+    let mut out = Vec::new();
+    let steps = [of(0, "a"), of(1, "b"), of(2, "c"), of(3, "a"), of(4, "d")];
+    log_of(&steps, |_| true).iter().for_each(|entry| detector.consume(entry, &mut out));
+    let counts = detector.counts();
+    assert_eq!((counts.open, counts.evicted), (3, 1), "far below the number there may be");
+    assert!((900..=1_000).contains(&counts.bytes), "{counts:?}");
+    let resolved = out.iter().find(|record| record.transition == Transition::Resolved).unwrap();
+    assert!(resolved.source.starts_with("bb"), "the longest silent: {}", resolved.source);
+    // what one holds alone is followed all the same, and what goes is given back
+    let alone = Step::metric(5, &"e".repeat(2_000), "cpu_percent", 95.0);
+    log_of(&[alone], |_| true).iter().for_each(|entry| detector.consume(entry, &mut out));
+    assert_eq!(detector.counts().open, 1);
+    log_of(&[Step::tick(10_000_000)], |_| true).iter().for_each(|entry| detector.consume(entry, &mut out));
+    assert_eq!((detector.counts().open, detector.counts().bytes), (0, 0));
+}
+
+#[test]
 fn idle_series_are_forgotten() {
     let mut detector = detector(vec![cpu()]);
     let mut out = Vec::new();

@@ -120,13 +120,6 @@ impl Tx<'_> {
         self.release_tick()
     }
 
-    /// Forgets everything that `module` knows, so that it starts fresh at `cursor`: its rules changed.
-    pub fn forget(&mut self, module: &str, cursor: Seq) -> Result<(), LedgerError> {
-        use snapshot::dsl as t;
-        diesel::delete(t::snapshot.filter(t::module.eq(module))).execute(self.conn)?;
-        self.save_cursor(module, cursor, Vec::new())
-    }
-
     /// Counts an attempt of `module` at `first..=last`; says how many there were, this one included.
     pub fn count_attempt(&mut self, module: &str, first: Seq, last: Seq) -> Result<u32, LedgerError> {
         use attempt::dsl as t;
