@@ -178,6 +178,8 @@ impl Cell {
             let allowed = standing.instance == instance && !standing.phase.is_final();
             if allowed {
                 standing.phase = phase;
+                // before anybody learns of it: who starts a child of the same name after this one must not be overwritten
+                self.health.phase(self.id(), phase);
             }
             allowed
         });
@@ -186,9 +188,6 @@ impl Cell {
         }
         if moved && (phase == Phase::Running || phase.is_final()) {
             self.group.leave_line(self.number);
-        }
-        if moved {
-            self.health.phase(self.id(), phase);
         }
         moved
     }
@@ -217,12 +216,12 @@ impl Cell {
             let allowed = !standing.phase.is_final();
             if allowed {
                 *standing = Standing { phase: Phase::Stopped, instance: standing.instance.saturating_add(1) };
+                self.health.phase(self.id(), Phase::Stopped);
             }
             allowed
         });
         if moved {
             self.group.leave_line(self.number);
-            self.health.phase(self.id(), Phase::Stopped);
         }
         moved
     }
