@@ -412,7 +412,6 @@ mod tests {
             "/usr/bin/systemd-run --working-directory /srv {prog}",
             "/usr/bin/nice perl /srv/x {code}",
             "/usr/bin/setsid nice /srv/x {prog}",
-            "/usr/bin/setpriv --reuid root /srv/x {prog}",
             "/usr/bin/sudo -n /usr/bin/python3 -c {code}",
             // versions and variants
             "/usr/bin/bash-5.2 -c {x}",
