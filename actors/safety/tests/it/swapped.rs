@@ -5,9 +5,12 @@ use opspilot_safety::{Facts, GateError, Refusal, RenderError};
 
 use crate::support::{Journal, World, bob, refused};
 
+/// What happens to the machine between the approval and the start.
+type Change = fn(&mut Facts);
+
 #[actix::test]
 async fn t7_a_program_a_variable_or_a_limit_that_changed_after_the_approval_is_another_plan() {
-    let changes: [(&str, fn(&mut Facts)); 5] = [
+    let changes: [(&str, Change); 5] = [
         ("the program was swapped", |facts| drop(facts.files.insert("/usr/bin/systemctl".to_owned(), Ok("1".repeat(64))))),
         ("the program is gone", |facts| drop(facts.files.insert("/usr/bin/systemctl".to_owned(), Err("it is gone".to_owned())))),
         ("a variable has another value", |facts| drop(facts.env.insert("CHECKOUT_KEY".to_owned(), "another".to_owned()))),
