@@ -12,9 +12,10 @@ use serde_json::json;
 use crate::{
     audit::published,
     error::{FailureReason, LedgerError, OpenError, StorageFailure},
-    ledger::{Ledger, Options, Priority},
+    ledger::{Ledger, Priority},
     lock::{self, DirLock, io_error, sync_dir},
     open::{DATABASE, MARKER, heads, text, url_of},
+    options::Options,
     read::Reader,
     tables::{
         audit::{AuditEntry, Object},

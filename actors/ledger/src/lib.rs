@@ -25,6 +25,7 @@ mod logs;
 mod marker;
 mod metrics;
 mod open;
+mod options;
 mod read;
 mod schema;
 mod search;
@@ -46,10 +47,11 @@ pub use self::{
     batch::{SignalBatch, SignalBatchBuilder},
     error::{FailureReason, LedgerError, OpenError, StorageFailure},
     keyfile::{KeyError, KeyFile, KeyPurpose, kid_of},
-    ledger::{Appended, FatalHook, Ledger, Limits, Options, Priority, Retention},
+    ledger::{Appended, Ledger, Priority},
     lock::{DirLock, LOCK_FILE},
     logs::{AlertEntry, AlertLog, EventEntry, EventLog, SignalLog},
     open::DATABASE,
+    options::{FatalHook, Limits, Options, Retention},
     read::{Listed, Page, Reader},
     search::{Around, Found, Looked, SearchBudget, SignalFilter, StoredSignal},
     storage::StorageHealth,

@@ -15,11 +15,12 @@ use slog::{info, warn};
 use crate::{
     audit::published,
     error::{FailureReason, LedgerError, OpenError, StorageFailure},
-    ledger::{Options, Shared},
+    ledger::Shared,
     lock::{self, DirLock, FileSystem, io_error, sync_dir},
     logs::{AlertLog, EventLog, SignalLog},
     marker::{self, Acknowledged, Marker},
     metrics::Metrics,
+    options::Options,
     read::ReadPool,
     storage::Storage,
     tables,

@@ -12,7 +12,8 @@ use tokio::sync::Semaphore;
 
 use crate::{
     error::{FailureReason, LedgerError, StorageFailure},
-    ledger::{Limits, Shared},
+    ledger::Shared,
+    options::Limits,
 };
 
 /// Which part of a list is wanted.

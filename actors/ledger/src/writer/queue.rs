@@ -8,7 +8,7 @@ use std::{collections::VecDeque, time::Duration};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
 
-use crate::ledger::{Limits, Priority};
+use crate::{ledger::Priority, options::Limits};
 
 /// A job and what it holds in memory.
 #[derive(Debug)]

@@ -16,7 +16,7 @@ use crate::{
     audit::signer,
     error::{FailureReason, LedgerError, StorageFailure},
     failpoint::failpoint,
-    ledger::Limits,
+    options::Limits,
     tables::{
         audit::{self, AuditEntry, Object},
         meta,
