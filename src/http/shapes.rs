@@ -64,8 +64,12 @@ pub struct Plan {
     pub policy: String,
     /// The program and its arguments, each passed as it stands.
     pub argv: Vec<String>,
+    /// The files that are run, by their content.
+    pub files: Vec<PlanFile>,
     /// Names of the variables that the program gets besides the fixed ones.
     pub env: Vec<String>,
+    /// By name, a keyed hash of each of their values, or `unset`.
+    pub env_values: BTreeMap<String, String>,
     /// The directory it runs in.
     pub cwd: String,
     /// The user id it runs as; the service's own when null.
@@ -76,8 +80,28 @@ pub struct Plan {
     pub idle_timeout_secs: Option<u64>,
     /// Bytes kept of each of its two outputs.
     pub output_bytes: u64,
+    /// Bounds on each of its processes.
+    pub limits: Option<PlanLimits>,
     /// What it acts on.
     pub targets: Vec<String>,
+}
+
+/// A file that is run.
+#[derive(ToSchema)]
+pub struct PlanFile {
+    /// Its absolute path, as the arguments name it.
+    pub path: String,
+    /// SHA-256 over what is in it, in hex.
+    pub sha256: String,
+}
+
+/// Bounds on each process of a run.
+#[derive(ToSchema)]
+pub struct PlanLimits {
+    /// Bytes of address space.
+    pub memory: u64,
+    /// Bytes of each file that is written.
+    pub file_size: u64,
 }
 
 /// What an approver is shown besides the plan.
