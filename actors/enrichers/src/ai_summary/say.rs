@@ -274,7 +274,10 @@ impl Say {
             }
             (Say::Looked, [looked]) => {
                 let seen = change(looked, Measure::Looked)?;
-                let range = format!("{} signals from {} to {} were looked at", seen.count, clock(seen.at), clock(seen.until));
+                let range = match seen.count {
+                    1 => format!("only one signal, of {}, was looked at", clock(seen.at)),
+                    count => format!("{count} signals from {} to {} were looked at", clock(seen.at), clock(seen.until)),
+                };
                 let found = if seen.value <= 0.0 {
                     "nothing else changed".to_owned()
                 } else {
