@@ -27,6 +27,7 @@ pub mod fingerprint;
 pub mod ids;
 pub mod incident;
 pub mod lifecycle;
+pub mod matcher;
 pub mod module;
 pub mod net;
 pub mod plan;
