@@ -4,24 +4,19 @@ use std::{
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
     os::unix::fs::PermissionsExt as _,
-    process::{Command, Output, Stdio},
+    process::{Command, Stdio},
 };
 
 use serde_json::{Value as Json, json};
 
 use crate::{
     actions::{approved, home, over, proposed, starts, status},
-    common::{Home, PASSWORD, Service, client, command, has_tool, until},
+    common::{Home, PASSWORD, Service, client, command, fed, has_tool, outcome, until},
 };
-
-fn said(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
 
 /// `opspilot approvals …` as `admin`, with nobody to be asked.
 fn approvals(service: &Service, args: &[&str]) -> (i32, String) {
-    let output = client(service, &[&["approvals"], args].concat());
-    (output.status.code().unwrap(), said(&output))
+    outcome(&client(service, &[&["approvals"], args].concat()))
 }
 
 /// The same where there is no terminal, with `input` on a pipe.
@@ -37,20 +32,8 @@ fn by(service: &Service, credential: &str, args: &[&str], input: &str) -> (i32, 
 }
 
 fn written(mut command: Command, service: &Service, credential: &str, args: &[&str], input: &str) -> (i32, String) {
-    let mut child = command
-        .arg("approvals")
-        .args(args)
-        .env("OPSPILOT_URL", &service.url)
-        .env("OPSPILOT_TOKEN", credential)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // a command that does not read its input closes it, which is fine
-    drop(child.stdin.take().unwrap().write_all(input.as_bytes()));
-    let output = child.wait_with_output().unwrap();
-    (output.status.code().unwrap(), said(&output))
+    command.arg("approvals").args(args).env("OPSPILOT_URL", &service.url).env("OPSPILOT_TOKEN", credential);
+    outcome(&fed(&mut command, input))
 }
 
 /// Makes an account and logs it in.
@@ -436,8 +419,7 @@ async fn an_answer_that_is_lost_does_not_mean_that_nothing_was_started() {
     let run = |url: &str, args: &[&str]| {
         let mut client = command();
         client.arg("approvals").args(args).env("OPSPILOT_URL", url).env("OPSPILOT_TOKEN", service.token.as_deref().unwrap());
-        let output = client.output().unwrap();
-        (output.status.code().unwrap(), said(&output))
+        outcome(&client.output().unwrap())
     };
     let approval = proposed(&service, "shop-1").await;
     let url = between(&service, Fate::AnswerLost);

@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::Command,
 };
 
 use serde_json::{Value as Json, json};
@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     actions,
-    common::{Home, PASSWORD, Service, command, until},
+    common::{Home, PASSWORD, Service, command, outcome, until},
     story::RULES,
 };
 
@@ -20,12 +20,7 @@ fn audit(args: &[&str], data: Option<&Path>) -> (i32, String) {
     if let Some(data) = data {
         run.arg("--data").arg(data);
     }
-    said(run.output().unwrap())
-}
-
-fn said(output: Output) -> (i32, String) {
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    (output.status.code().unwrap(), text)
+    outcome(&run.output().unwrap())
 }
 
 async fn text(service: &Service, path: &str, logged_in: bool) -> (u16, String) {
@@ -110,7 +105,7 @@ async fn a_stranger_verifies_the_log_beside_the_service_from_an_export_and_from_
     if Command::new("python3").args(["-c", "import cryptography"]).output().is_ok_and(|output| output.status.success()) {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/audit_verifier/verify.py");
         let second = Command::new("python3").args([script, &export, "--key", &key, "--since", &early_file]).output().unwrap();
-        assert_eq!(said(second), (0, "as it was written\n".to_owned()));
+        assert_eq!(outcome(&second), (0, "as it was written\n".to_owned()));
     }
     service.stop().await;
 
@@ -225,7 +220,7 @@ async fn a_rotated_key_is_followed_from_the_old_one_and_a_revoked_one_is_not() {
     service.stop().await;
     let data = home.data();
     let public = || std::fs::read_to_string(data.join("keys/audit.pub")).unwrap();
-    let keys = |args: &[&str]| said(command().arg("keys").args(args).arg("--data").arg(&data).output().unwrap());
+    let keys = |args: &[&str]| outcome(&command().arg("keys").args(args).arg("--data").arg(&data).output().unwrap());
     let first = write(home.path("first.pub"), &public());
     let (code, text) = keys(&["rotate", "--purpose", "audit", "--reason", "a year is over"]);
     assert!(code == 0 && text.contains(public().trim()), "{text}");

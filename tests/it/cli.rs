@@ -1,18 +1,11 @@
 //! The command line against a running service, and without one.
 
-use std::{
-    io::Write,
-    process::{Output, Stdio},
-};
+use std::process::Stdio;
 
 use crate::{
-    common::{Home, client, command},
+    common::{Home, client, command, fed, said},
     story::RULES,
 };
-
-fn said(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
 
 #[test]
 fn check_says_ok_or_names_every_problem() {
@@ -66,20 +59,7 @@ async fn incidents_are_listed_shown_taken_and_resolved_by_a_shortened_id() {
 async fn accounts_are_managed_on_a_directory_and_through_a_service_that_holds_it() {
     let home = Home::new(RULES);
     let data = home.data();
-    let offline = |args: &[&str], input: &str| {
-        let mut child = command()
-            .args(args)
-            .arg("--data")
-            .arg(&data)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        // a command that does not read its input closes it, which is fine
-        drop(child.stdin.take().unwrap().write_all(input.as_bytes()));
-        child.wait_with_output().unwrap()
-    };
+    let offline = |args: &[&str], input: &str| fed(command().args(args).arg("--data").arg(&data), input);
     let early = offline(&["user", "add", "eve", "--role", "viewer"], "");
     assert!(!early.status.success() && said(&early).contains("there is no database in"), "{}", said(&early));
     home.start().await.stop().await;

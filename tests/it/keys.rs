@@ -1,19 +1,16 @@
 //! `opspilot keys`: the keys that sign approvals and sessions, replaced while the service is stopped.
 
-use std::process::Output;
-
 use reqwest::Method;
 use serde_json::{Value as Json, json};
 
 use crate::{
     actions::{approved, executed, home, proposed, starts},
-    common::{Home, command, until},
+    common::{Home, command, outcome, until},
     story::RULES,
 };
 
 fn keys(home: &Home, args: &[&str]) -> (i32, String) {
-    let Output { status, stdout, stderr } = command().arg("keys").args(args).arg("--data").arg(home.data()).output().unwrap();
-    (status.code().unwrap(), format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr)))
+    outcome(&command().arg("keys").args(args).arg("--data").arg(home.data()).output().unwrap())
 }
 
 /// What the audit log says of signing keys: the code, the purpose and the reason.

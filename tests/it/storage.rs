@@ -112,7 +112,8 @@ async fn s12_a_full_queue_is_429_until_it_drains_and_nothing_it_holds_is_lost() 
     found.sort_unstable();
     stored.sort_unstable();
     assert_eq!(found, stored, "all that was accepted, once, and nothing that was refused");
-    assert_eq!(service.get("/api/health").await["status"], "healthy");
+    // what had to wait for the writer may have been seen waiting
+    until_healthy(&service).await;
     service.stop().await;
 }
 

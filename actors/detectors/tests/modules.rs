@@ -13,7 +13,7 @@ use opspilot_kernel::{
     time::Timestamp,
 };
 use opspilot_ledger::{AlertEntry, Ledger, Options, Priority, SignalBatchBuilder, Snapshot};
-use opspilot_runtime::{Applied, ChildSpec, Module, ModuleContext, TickerActor};
+use opspilot_runtime::{Applied, ChildSpec, Health, Module, ModuleContext, TickerActor};
 use serde_json::{Value, json};
 
 struct Service {
@@ -128,17 +128,12 @@ fn a_piece_of_state_that_cannot_be_read_costs_itself_and_not_the_detector() {
         assert_eq!(outline(&said).len(), 3);
         assert_eq!(service.metric("opspilot_detector_threshold_state_unreadable_total"), Some(2.0));
         assert_eq!(service.metric("opspilot_detector_threshold_followed"), Some(2.0), "the other series is still there");
-        let trouble = async {
-            loop {
-                let report = service.ctx.health.report();
-                if let Some(line) = report.iter().find(|line| line.id.as_str() == id && line.detail.contains("could not be read")) {
-                    return line.detail.clone();
-                }
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
+        let says = |health: &Health| {
+            let starts = "2 pieces of what it knew could not be read";
+            health.report().iter().any(|line| line.id.as_str() == id && line.detail.starts_with(starts))
         };
-        let trouble = tokio::time::timeout(Duration::from_secs(60), trouble).await.unwrap();
-        assert!(trouble.starts_with("2 pieces of what it knew could not be read"), "{trouble}");
+        let said = tokio::time::timeout(Duration::from_secs(60), service.ctx.health.until(says)).await;
+        assert!(said.is_ok(), "{:?}", service.ctx.health.report());
         service.close().await;
 
         let service = Service::open(dir.path());

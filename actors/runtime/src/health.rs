@@ -17,7 +17,7 @@ use opspilot_kernel::{
 };
 use parking_lot::Mutex;
 use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::{
     TallyCounts,
@@ -110,6 +110,7 @@ struct Inner {
     metrics: HealthMetrics,
     state: Mutex<State>,
     news: Notify,
+    changes: watch::Sender<()>,
 }
 
 #[derive(Default)]
@@ -146,7 +147,15 @@ struct Module {
 impl Health {
     /// An empty registry.
     pub fn new(clock: SharedClock, metrics: HealthMetrics) -> Health {
-        Health { inner: Arc::new(Inner { clock, metrics, state: Mutex::new(State::default()), news: Notify::new() }) }
+        Health {
+            inner: Arc::new(Inner {
+                clock,
+                metrics,
+                state: Mutex::new(State::default()),
+                news: Notify::new(),
+                changes: watch::Sender::new(()),
+            }),
+        }
     }
 
     /// A module that is switched off.
@@ -179,6 +188,14 @@ impl Health {
             Some(reason) => drop(state.lacking.insert(who.as_str(), reason)),
             None => drop(state.lacking.remove(who.as_str())),
         }
+        self.inner.changes.send_replace(());
+    }
+
+    /// Waits until this holds of how things are; looks again whenever something changes.
+    pub async fn until(&self, holds: impl Fn(&Health) -> bool) {
+        let mut changes = self.inner.changes.subscribe();
+        // the sender is in here, so there is always another change to wait for
+        while !holds(self) && changes.changed().await.is_ok() {}
     }
 
     /// What the service cannot do its job without, each with its reason.
@@ -396,7 +413,10 @@ impl Health {
         let since = self.inner.clock.now();
         let from = match state.modules.get_mut(name) {
             Some(module) if module.status == status => {
-                module.detail = detail;
+                if module.detail != detail {
+                    module.detail = detail;
+                    self.inner.changes.send_replace(());
+                }
                 return;
             }
             Some(module) => Some(std::mem::replace(module, Module { status, since, detail }).status),
@@ -406,6 +426,7 @@ impl Health {
                 None
             }
         };
+        self.inner.changes.send_replace(());
         let up = i64::from(matches!(status, ModuleStatus::Healthy | ModuleStatus::Degraded));
         self.inner.metrics.up.with_label_values(&[name]).set(up);
         if let Some(from) = from {

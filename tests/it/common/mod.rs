@@ -3,9 +3,9 @@
 mod socket;
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write as _},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -216,8 +216,7 @@ impl Service {
         let data = self.data.clone();
         self.stop_unverified("verified here").await;
         let output = command().args(["audit", "verify", "--data"]).arg(&data).output().unwrap();
-        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert_eq!(output.status.code(), Some(0), "`opspilot audit verify` after a clean stop: {said}");
+        assert_eq!(output.status.code(), Some(0), "`opspilot audit verify` after a clean stop: {}", said(&output));
     }
 
     /// Ends it in order, where the audit log cannot be whole; says why not.
@@ -323,13 +322,30 @@ impl Service {
 }
 
 /// Runs a client command against a service.
-pub fn client(service: &Service, args: &[&str]) -> std::process::Output {
+pub fn client(service: &Service, args: &[&str]) -> Output {
     command().args(args).env("OPSPILOT_URL", &service.url).env("OPSPILOT_TOKEN", service.token.as_deref().unwrap_or("")).output().unwrap()
+}
+
+/// Runs a command with `input` on its standard input.
+pub fn fed(command: &mut Command, input: &str) -> Output {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // a command that does not read its input closes it, which is fine
+    drop(child.stdin.take().unwrap().write_all(input.as_bytes()));
+    child.wait_with_output().unwrap()
+}
+
+/// All that a command wrote.
+pub fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// How a command ended, and all that it wrote.
+pub fn outcome(output: &Output) -> (i32, String) {
+    (output.status.code().unwrap(), said(output))
 }
 
 /// Appends to a file, as a service that logs does.
 pub fn append(path: &Path, text: &str) {
-    use std::io::Write;
     std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap().write_all(text.as_bytes()).unwrap();
 }
 

@@ -9,7 +9,10 @@ use opspilot_safety::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{Fake, World, catalogue, facts, refused, template};
+use crate::{
+    journal::{Fake, facts},
+    support::{World, catalogue, refused, template},
+};
 
 fn problems(change: impl FnOnce(&mut ActionTemplate)) -> Vec<String> {
     let mut changed = template("restart", Risk::Disruptive);

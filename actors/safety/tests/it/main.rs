@@ -16,6 +16,7 @@ mod clock;
 mod closing;
 mod consent_model;
 mod faults;
+mod journal;
 mod layers;
 mod race;
 mod recovery;

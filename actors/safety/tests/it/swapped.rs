@@ -3,7 +3,7 @@
 use opspilot_kernel::{approval::ApprovalStatus, execution::ExecutionStatus, plan::PlanLimits};
 use opspilot_safety::{Facts, GateError, Refusal, RenderError};
 
-use crate::support::{Journal, World, bob, refused};
+use crate::support::{World, bob, refused, root};
 
 /// What happens to the machine between the approval and the start.
 type Change = fn(&mut Facts);
@@ -69,7 +69,7 @@ async fn no_run_waits_for_a_turn_behind_a_token_that_is_used_up() {
     world.until(&first.id, ApprovalStatus::Succeeded).await;
     assert_eq!(refused(world.execute(&second, &two).await), Refusal::Frozen("stop".to_owned()));
     assert_eq!(world.journal.starts_of(&second.id), 0);
-    world.gate.kill_switch(false, crate::support::root(), "on".to_owned()).await.unwrap();
+    world.gate.kill_switch(false, root(), "on".to_owned()).await.unwrap();
     loop {
         // the turn is given back when the first run is over for the gate, too
         match world.execute(&second, &two).await {
@@ -92,7 +92,6 @@ async fn what_a_run_of_unknown_end_acted_on_is_kept_until_a_person_closes_it() {
         tokio::task::yield_now().await;
     }
     let world = world.crash().await;
-    let _: &Journal = &world.journal;
     world.until(&first.id, ApprovalStatus::Unknown).await;
     let refusal = refused(world.execute(&second, &two).await);
     assert_eq!(refusal, Refusal::TargetBusy { target: "checkout".to_owned(), run: run.clone() });
