@@ -97,7 +97,7 @@ async fn s12_ten_times_the_load_is_shed_and_what_was_acknowledged_is_stored() {
         assert!(accepted * 100 >= best * slices * 90, "goodput fell below nine tenths of the best: {curve:?}, alone {capacity}");
     }
     assert!(curve.iter().all(|(_, _, refused)| *refused > 0), "it was not too much");
-    assert_eq!(service.get("/api/health").await["status"], "healthy");
+    service.healthy().await;
     service.logs("load", &["after all of it"]).await;
     acknowledged.insert("after all of it".to_owned());
     let stored: Vec<String> = service.messages().await;

@@ -64,10 +64,6 @@ async fn health(service: &Service) -> (u16, Json) {
     service.call(reqwest::Method::GET, "/api/health", service.token.as_deref(), None).await
 }
 
-async fn until_healthy(service: &Service) {
-    until("health", async || (health(service).await.1["status"] == "healthy").then_some(())).await;
-}
-
 /// That a refusal is a problem document which says when to come again.
 fn assert_says_when(answer: &Answer, status: u16, code: &str) {
     assert_eq!((answer.status, answer.body["status"].as_u64()), (status, Some(u64::from(status))), "{answer:?}");
@@ -113,7 +109,7 @@ async fn s12_a_full_queue_is_429_until_it_drains_and_nothing_it_holds_is_lost() 
     stored.sort_unstable();
     assert_eq!(found, stored, "all that was accepted, once, and nothing that was refused");
     // what had to wait for the writer may have been seen waiting
-    until_healthy(&service).await;
+    service.healthy().await;
     service.stop().await;
 }
 
@@ -138,7 +134,7 @@ async fn a8_while_writes_fail_the_intake_is_503_reads_go_on_and_it_heals_by_itse
     assert_eq!((code, report["status"].as_str()), (503, Some("unhealthy")), "{report}");
     may_write(maximum);
     until("storage to take writes again", async || (send(&service, "after").await.status == 202).then_some(())).await;
-    until_healthy(&service).await;
+    service.healthy().await;
     assert_eq!(service.messages().await, ["before", "after"]);
     service.stop().await;
     let service = home.start().await;
@@ -232,7 +228,7 @@ async fn a6_after_a_full_disk_signals_are_taken_again_with_the_headroom_and_afte
     println!("A6: took writes again {took:?} after there was room");
     assert!(took >= Duration::from_secs(2), "{took:?}");
     assert_eq!(fs::metadata(data.join("reserve")).unwrap().len(), 16 << 20, "the reserve is there again");
-    until_healthy(service).await;
+    service.healthy().await;
     let stored = service.messages().await;
     assert_eq!((stored.first().unwrap().as_str(), stored.last().unwrap().as_str()), ("before", "after"));
     disk.service.stop_unverified("its file system went with its mount namespace").await;

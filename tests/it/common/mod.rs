@@ -291,6 +291,14 @@ impl Service {
         .await
     }
 
+    /// Waits until the health report, a 503 while the service is not well, says that all is well. What a part went through a
+    /// moment ago may still be told.
+    pub async fn healthy(&self) {
+        let token = self.token.as_deref();
+        let report = async || self.call(reqwest::Method::GET, "/api/health", token, None).await.1;
+        until("health", async || (report().await["status"] == "healthy").then_some(())).await;
+    }
+
     /// How a module is, by the health report.
     pub async fn module(&self, id: &str) -> Json {
         let health = self.get("/api/health").await;
