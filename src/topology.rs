@@ -94,7 +94,7 @@ pub enum TopologyError {
     Metrics(#[from] prometheus::Error),
     /// The keys that sign sessions.
     #[error("{0}")]
-    Keys(#[from] auth::secrets::KeyError),
+    Keys(#[from] auth::secrets::OpenError),
     /// The key that signs the audit log.
     #[error("{0}")]
     Audit(#[from] opspilot_ledger::audit::CheckpointError),

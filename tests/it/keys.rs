@@ -77,8 +77,19 @@ async fn another_session_key_ends_every_session_and_people_log_in_again() {
         let me = async |token: &str| service.call(Method::GET, "/api/auth/me", Some(token), None).await.0;
         assert_eq!(me(&token).await, 200, "a restart alone ends none");
         service.stop().await;
+        let path = home.data().join("keys/session.key");
+        let before = std::fs::read(&path).unwrap();
         let (code, text) = keys(&home, &[how, "--purpose", "session", "--reason", "a drill"]);
         assert!(code == 0 && text.contains("session key"), "{text}");
+        if how == "revoke" {
+            // whoever puts the revoked key back does not get a service that believes the sessions it signed
+            let new = std::fs::read(&path).unwrap();
+            std::fs::write(&path, &before).unwrap();
+            let mut refused = home.spawn(&[]);
+            assert!(!refused.ended().await.success());
+            until("the reason", async || refused.log.has("opspilot keys revoke --purpose session").then_some(())).await;
+            std::fs::write(&path, new).unwrap();
+        }
         let service = home.start().await;
         assert_eq!(service.call(Method::GET, "/api/auth/me", Some(&token), None).await.0, 401, "{how}");
         assert_eq!(service.get("/api/auth/me").await["username"], "admin");

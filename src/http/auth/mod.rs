@@ -22,7 +22,7 @@ use tokio::sync::watch;
 
 use self::{
     passwords::{Cost, Passwords},
-    secrets::{KeyError, Secrets},
+    secrets::{OpenError, Secrets},
     throttle::Throttle,
 };
 use super::guard::{Principal, Via};
@@ -132,12 +132,13 @@ fn credential(headers: &HeaderMap) -> Option<Credential<'_>> {
 
 impl Auth {
     /// Opens the keys in the data directory `dir` (or makes them).
-    pub fn open(dir: &Path, ledger: Ledger, clock: SharedClock, policy: SessionPolicy, cost: Cost) -> Result<Auth, KeyError> {
+    pub fn open(dir: &Path, ledger: Ledger, clock: SharedClock, policy: SessionPolicy, cost: Cost) -> Result<Auth, OpenError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let secrets = Secrets::open(dir, &ledger)?;
         Ok(Auth(Arc::new(Inner {
             ledger,
             clock,
-            secrets: Secrets::open(dir)?,
+            secrets,
             policy,
             passwords: Passwords::new(cost, cores),
             throttle: Throttle::default(),

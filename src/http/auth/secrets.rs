@@ -10,8 +10,7 @@ use ed25519_dalek::{SigningKey, pkcs8::EncodePrivateKey as _};
 use hmac::{Hmac, Mac as _};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use opspilot_kernel::{ids::SessionId, time::Timestamp};
-pub use opspilot_ledger::KeyError;
-use opspilot_ledger::{KeyFile, KeyPurpose, kid_of};
+use opspilot_ledger::{KeyError, KeyFile, KeyPurpose, Ledger, LedgerError, kid_of};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
@@ -20,6 +19,17 @@ const ISSUER: &str = "opspilot";
 const AUDIENCE: &str = "opspilot-session";
 /// No token of ours comes near this; longer ones are not looked at.
 const MAX_TOKEN: usize = 2048;
+
+/// Why sessions cannot be signed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The key cannot be used.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// Whether it may be used cannot be found out.
+    #[error("the ledger does not answer: {0}")]
+    Ledger(#[from] LedgerError),
+}
 
 /// What a session token says. The session's row decides; this only names it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -48,11 +58,15 @@ impl std::fmt::Debug for Secrets {
 }
 
 impl Secrets {
-    /// Reads the key in the data directory `dir`, or makes one.
-    pub fn open(dir: &Path) -> Result<Secrets, KeyError> {
+    /// Reads the key in the data directory `dir`, or makes one. One that the audit log says was revoked is refused: whoever
+    /// has it could have signed sessions of anybody.
+    pub fn open(dir: &Path, ledger: &Ledger) -> Result<Secrets, OpenError> {
         let (key, _) = KeyFile::open(dir, KeyPurpose::Session)?;
+        if let Some(refusal) = ledger.read_blocking(|reader| reader.key_refusal(dir, &key))? {
+            return Err(refusal.into());
+        }
         let unusable = || KeyError::Unusable { path: KeyPurpose::Session.path(dir), purpose: KeyPurpose::Session };
-        Secrets::from_seed(*key.seed()).ok_or_else(unusable)
+        Ok(Secrets::from_seed(*key.seed()).ok_or_else(unusable)?)
     }
 
     fn from_seed(seed: [u8; 32]) -> Option<Secrets> {
@@ -127,6 +141,9 @@ fn mac(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
 
 #[cfg(test)]
 mod tests {
+    use opspilot_kernel::clock::SystemClock;
+    use opspilot_ledger::Options;
+
     use super::*;
 
     fn at(seconds: i64) -> Timestamp {
@@ -136,13 +153,14 @@ mod tests {
     #[test]
     fn the_key_survives_a_restart() {
         let dir = tempfile::tempdir().unwrap();
-        let first = Secrets::open(dir.path()).unwrap();
+        let ledger = Ledger::open(Options::new(dir.path(), SystemClock::shared())).unwrap();
+        let first = Secrets::open(dir.path(), &ledger).unwrap();
         let session = SessionId::random();
         let token = first.sign("ada", &session, at(100), at(200)).unwrap();
-        let again = Secrets::open(dir.path()).unwrap();
+        let again = Secrets::open(dir.path(), &ledger).unwrap();
         assert_eq!(again.verify(&token, at(150)), Some(session));
         std::fs::write(dir.path().join("keys/session.key"), "nonsense").unwrap();
-        let refused = Secrets::open(dir.path()).unwrap_err().to_string();
+        let refused = Secrets::open(dir.path(), &ledger).unwrap_err().to_string();
         assert!(refused.contains("session.key") && refused.contains("ends all sessions"), "{refused}");
     }
 
