@@ -24,6 +24,7 @@ mod template;
 mod testing;
 
 pub mod alert;
+pub mod anomaly;
 pub mod regex;
 pub mod threshold;
 

@@ -1,0 +1,3 @@
+//! Values that are unusual for their series.
+
+pub mod method;
