@@ -19,6 +19,20 @@ pub struct Counts {
     pub bytes: usize,
     /// Whether that is as many as there may be.
     pub full: bool,
+    /// Series whose state lies on the shelf and not in memory.
+    pub shelved: usize,
+    /// Series that left memory for the shelf.
+    pub put_away: u64,
+    /// Series that came back from the shelf.
+    pub taken_back: u64,
+    /// Series that were forgotten: silent for too long, or for longest when there were too many.
+    pub forgotten: u64,
+    /// Large pieces of state that were written.
+    pub bases: u64,
+    /// Values that came out of order and were left out.
+    pub late: u64,
+    /// Values for a time that already had one.
+    pub repeated: u64,
     /// Patterns compiled so far.
     pub compiled: usize,
 }

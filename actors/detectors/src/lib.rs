@@ -15,8 +15,10 @@ mod deadlines;
 mod detect;
 mod episodes;
 mod evidence;
+mod keep;
 mod metrics;
 mod module;
+mod relearn;
 mod rules;
 mod state;
 mod template;
@@ -28,7 +30,7 @@ pub mod anomaly;
 pub mod regex;
 pub mod threshold;
 
-pub use self::{counts::Counts, detect::Detect, state::Change};
+pub use self::{counts::Counts, detect::Detect, keep::Shelf, state::Change};
 
 /// Every detector there is.
 pub const MODULES: &[opspilot_runtime::Entry] = &[regex::ENTRY, threshold::ENTRY, alert::ENTRY];

@@ -7,54 +7,62 @@ use crate::Counts;
 /// The metrics of one detector. Clones are the same metrics.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
-    matched: IntCounter,
-    held_back: IntCounter,
-    ignored: IntCounter,
-    damaged: IntCounter,
-    evicted: IntCounter,
+    /// Each with what of the counts it adds up.
+    counters: Vec<(IntCounter, fn(&Counts) -> u64)>,
+    gauges: Vec<(IntGauge, fn(&Counts) -> usize)>,
     unreadable: IntCounter,
-    open: IntGauge,
-    bytes: IntGauge,
-    compiled: IntGauge,
+    relearned: IntCounter,
+    lost: IntCounter,
 }
+
+type Counter = (&'static str, &'static str, fn(&Counts) -> u64);
+type Gauge = (&'static str, &'static str, fn(&Counts) -> usize);
+
+const COUNTERS: [Counter; 11] = [
+    ("observations_total", "Signals that concerned a rule.", |counts| counts.matched),
+    ("held_back_total", "Matches that a cap on new alerts held back.", |counts| counts.held_back),
+    ("ignored_total", "Signals left out: too late, no number, or a resolve of something unknown.", |counts| counts.ignored),
+    ("damaged_total", "Stored signals that could not be read.", |counts| counts.damaged),
+    ("evicted_total", "Alerts or series that had to go because there were too many.", |counts| counts.evicted),
+    ("put_away_total", "Series that left memory; what is known of them is stored.", |counts| counts.put_away),
+    ("taken_back_total", "Series that returned and were taken up where they were left.", |counts| counts.taken_back),
+    ("forgotten_total", "Series forgotten: silent for too long, or for longest when there were too many.", |counts| counts.forgotten),
+    ("bases_total", "Large pieces of state that were written.", |counts| counts.bases),
+    ("late_total", "Values that came out of order.", |counts| counts.late),
+    ("repeated_total", "Values for a time that already had one.", |counts| counts.repeated),
+];
+
+const GAUGES: [Gauge; 4] = [
+    ("followed", "Alerts or series that are followed now.", |counts| counts.open),
+    ("followed_bytes", "Bytes of what is followed now, by which it is bounded.", |counts| counts.bytes),
+    ("shelved", "Series whose state is stored and not in memory.", |counts| counts.shelved),
+    ("compiled_patterns", "Patterns that have been compiled so far.", |counts| counts.compiled),
+];
 
 impl Metrics {
     /// The metrics of the module `id`, shown nowhere yet.
     pub(crate) fn new(id: &'static str) -> Result<Metrics, prometheus::Error> {
         let opts = |name: &str, help: &str| Opts::new(format!("opspilot_{}_{name}", id.replace('.', "_")), help);
+        let counter = |name: &str, help: &str| IntCounter::with_opts(opts(name, help));
+        let counters =
+            COUNTERS.into_iter().map(|(name, help, of)| Ok((counter(name, help)?, of))).collect::<Result<_, prometheus::Error>>()?;
+        let gauges = GAUGES.into_iter().map(|(name, help, of)| Ok((IntGauge::with_opts(opts(name, help))?, of)));
         Ok(Metrics {
-            matched: IntCounter::with_opts(opts("observations_total", "Signals that concerned a rule."))?,
-            held_back: IntCounter::with_opts(opts("held_back_total", "Matches that a cap on new alerts held back."))?,
-            ignored: IntCounter::with_opts(opts(
-                "ignored_total",
-                "Signals left out: too late, no number, or a resolve of something unknown.",
-            ))?,
-            damaged: IntCounter::with_opts(opts("damaged_total", "Stored signals that could not be read."))?,
-            evicted: IntCounter::with_opts(opts("evicted_total", "Alerts or series that had to go because there were too many."))?,
-            unreadable: IntCounter::with_opts(opts("state_unreadable_total", "Pieces of stored state that were left out at a start."))?,
-            open: IntGauge::with_opts(opts("followed", "Alerts or series that are followed now."))?,
-            bytes: IntGauge::with_opts(opts("followed_bytes", "Bytes of names and labels of what is followed now."))?,
-            compiled: IntGauge::with_opts(opts("compiled_patterns", "Patterns that have been compiled so far."))?,
+            counters,
+            gauges: gauges.collect::<Result<_, prometheus::Error>>()?,
+            unreadable: counter("state_unreadable_total", "Pieces of stored state that were left out at a start.")?,
+            relearned: counter("read_again_total", "Entries of the log read again after a start, because what is stored lags behind.")?,
+            lost: counter("read_again_lost_total", "Entries of the log that had to be read again after a start and had been removed.")?,
         })
     }
 
     /// Shows them; those of an earlier start of the module are taken out.
     pub(crate) fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
-        let all: [Box<dyn Collector>; 9] = [
-            Box::new(self.matched.clone()),
-            Box::new(self.held_back.clone()),
-            Box::new(self.ignored.clone()),
-            Box::new(self.damaged.clone()),
-            Box::new(self.evicted.clone()),
-            Box::new(self.unreadable.clone()),
-            Box::new(self.open.clone()),
-            Box::new(self.bytes.clone()),
-            Box::new(self.compiled.clone()),
-        ];
-        let former = [&self.matched, &self.held_back, &self.ignored, &self.damaged, &self.evicted, &self.unreadable];
-        former.into_iter().for_each(|counter| drop(registry.unregister(Box::new(counter.clone()))));
-        [&self.open, &self.bytes, &self.compiled].into_iter().for_each(|gauge| drop(registry.unregister(Box::new(gauge.clone()))));
-        all.into_iter().try_for_each(|collector| registry.register(collector))
+        let alone = [&self.unreadable, &self.relearned, &self.lost];
+        for counter in self.counters.iter().map(|(counter, _)| counter).chain(alone) {
+            show(registry, counter)?;
+        }
+        self.gauges.iter().try_for_each(|(gauge, _)| show(registry, gauge))
     }
 
     /// A piece of stored state was left out.
@@ -62,23 +70,30 @@ impl Metrics {
         self.unreadable.inc();
     }
 
+    /// So many entries were read again, and so many were gone.
+    pub(crate) fn relearned(&self, again: u64, lost: u64) {
+        self.relearned.inc_by(again);
+        self.lost.inc_by(lost);
+    }
+
     /// Adds what was counted since `before`.
     pub(crate) fn tell(&self, before: &Counts, now: &Counts) {
-        for (counter, before, now) in [
-            (&self.matched, before.matched, now.matched),
-            (&self.held_back, before.held_back, now.held_back),
-            (&self.ignored, before.ignored, now.ignored),
-            (&self.damaged, before.damaged, now.damaged),
-            (&self.evicted, before.evicted, now.evicted),
-        ] {
-            if now > before {
-                counter.inc_by(now - before);
+        for (counter, of) in &self.counters {
+            let more = of(now).saturating_sub(of(before));
+            if more > 0 {
+                counter.inc_by(more);
             }
         }
-        self.open.set(i64::try_from(now.open).unwrap_or(i64::MAX));
-        self.bytes.set(i64::try_from(now.bytes).unwrap_or(i64::MAX));
-        self.compiled.set(i64::try_from(now.compiled).unwrap_or(i64::MAX));
+        for (gauge, of) in &self.gauges {
+            gauge.set(i64::try_from(of(now)).unwrap_or(i64::MAX));
+        }
     }
+}
+
+fn show(registry: &Registry, metric: &(impl Collector + Clone + 'static)) -> Result<(), prometheus::Error> {
+    // nothing of that name may be there yet
+    drop(registry.unregister(Box::new(metric.clone())));
+    registry.register(Box::new(metric.clone()))
 }
 
 #[cfg(test)]
@@ -95,7 +110,7 @@ mod tests {
             let shown = registry.gather();
             let value = shown.iter().find(|family| family.name() == "opspilot_detector_test_observations_total").unwrap();
             assert_eq!(value.get_metric()[0].get_counter().get_value(), f64::from(u32::try_from(round).unwrap()));
-            assert_eq!(shown.len(), 9);
+            assert_eq!(shown.len(), COUNTERS.len() + GAUGES.len() + 3);
         }
     }
 }

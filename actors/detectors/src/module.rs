@@ -3,7 +3,7 @@
 //! | Consumes   | batches, ticks and its reloads in the signal log, by a cursor               |
 //! | Emits      | `AlertRecord`s, committed together with the cursor                          |
 //! | Keeps      | the detector (cache; snapshots and the log are the truth)                   |
-//! | On restart | makes a detector for the configuration at its cursor, restores its snapshots, reads on |
+//! | On restart | makes a detector for the configuration at its cursor, restores its snapshots, has it read again what they lack, reads on |
 
 use std::{
     any::Any,
@@ -28,7 +28,7 @@ use opspilot_runtime::{
     RestoreError, StartError, Supervisor, follow_configured,
 };
 
-use crate::{Counts, Detect, metrics::Metrics};
+use crate::{Change, Counts, Detect, metrics::Metrics, relearn::Relearn};
 
 /// What one call for snapshots may give.
 const SNAPSHOT_BYTES: usize = 1 << 20;
@@ -87,6 +87,11 @@ pub(crate) struct Shell<D: Detect> {
     unsaved: VecDeque<Snapshot>,
     /// How many pieces of what was stored could not be taken up.
     unreadable: u64,
+    relearn: Relearn,
+}
+
+fn snapshot(change: Change) -> Snapshot {
+    Snapshot { key: change.key, blob: change.body.unwrap_or_default() }
 }
 
 impl<D: Detect> Shell<D> {
@@ -100,6 +105,7 @@ impl<D: Detect> Shell<D> {
             counted: Counts::default(),
             unsaved: VecDeque::new(),
             unreadable: 0,
+            relearn: Relearn::default(),
         }
     }
 
@@ -129,8 +135,9 @@ impl<D: Detect> Shell<D> {
                 slog::warn!(self.log, "a piece of state is not carried over"; "key" => &change.key, "reason" => why);
             }
             // what the fresh one changes of it is given after it
-            self.unsaved.push_back(Snapshot { key: change.key, blob: change.body.unwrap_or_default() });
+            self.unsaved.push_back(snapshot(change));
         }
+        fresh.take_over(&mut self.detector);
         if let Some((part, back)) = D::changed_part(&self.config, &config) {
             match self.recall(&part, at.before(back.min(LOOK_BACK)), seq) {
                 Ok(recalled) => fresh.adopt(recalled, seq),
@@ -204,7 +211,7 @@ impl<D: Detect> Consumer for Shell<D> {
     fn changed(&mut self) -> Vec<Snapshot> {
         if self.unsaved.is_empty() {
             let changes = self.detector.changed();
-            self.unsaved.extend(changes.into_iter().map(|change| Snapshot { key: change.key, blob: change.body.unwrap_or_default() }));
+            self.unsaved.extend(changes.into_iter().map(snapshot));
         }
         let mut bytes = 0_usize;
         let fits = self.unsaved.iter().take_while(|snapshot| {
@@ -216,11 +223,37 @@ impl<D: Detect> Consumer for Shell<D> {
         self.unsaved.drain(..count).collect()
     }
 
+    fn shelve(&mut self) -> Vec<Snapshot> {
+        self.detector.shelve().into_iter().map(snapshot).collect()
+    }
+
+    fn catch_up(&mut self) -> Result<bool, LedgerError> {
+        let more = self.relearn.step(&mut self.detector, &self.ledger)?;
+        if !more && self.relearn.again > 0 {
+            let (again, lost) = (std::mem::take(&mut self.relearn.again), self.relearn.lost);
+            slog::info!(self.log, "what it knew is complete again"; "read_again" => again, "lost" => lost);
+            self.metrics.relearned(again, lost);
+            // what was counted on the way was counted before
+            self.counted = self.detector.counts();
+        }
+        Ok(more)
+    }
+
+    fn is_urgent(&self) -> bool {
+        self.detector.is_urgent()
+    }
+
     fn trouble(&self) -> Option<String> {
         if self.unreadable > 0 {
             return Some(format!(
                 "{} pieces of what it knew could not be read and were left out: alerts that it followed may have to be resolved by hand",
                 self.unreadable
+            ));
+        }
+        if self.relearn.lost > 0 {
+            return Some(format!(
+                "{} entries of the log that it had not stored yet had been removed when it started: what it learned from them is lost",
+                self.relearn.lost
             ));
         }
         let counts = self.detector.counts();

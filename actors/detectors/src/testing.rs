@@ -1,6 +1,9 @@
 //! What the tests of all detectors share: a recorded log, ways to cut it, and kills.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
 
 use opspilot_kernel::{
     alert::{AlertRecord, Transition},
@@ -9,9 +12,10 @@ use opspilot_kernel::{
     signal::{AlertState, LogEntry, Severity, SignalBlock, SignalKind, SignalRef},
     time::Timestamp,
 };
+use opspilot_runtime::Entries as _;
 use proptest::prelude::*;
 
-use crate::Detect;
+use crate::{Change, Detect, Shelf};
 
 /// A moment, in milliseconds from the start of the test's time.
 pub(crate) fn ms(millis: i64) -> Timestamp {
@@ -182,38 +186,107 @@ pub(crate) fn fate() -> impl Strategy<Value = Fate> {
     (cuts, commits).prop_map(|(cuts, commits)| Fate { cuts, commits })
 }
 
-/// What comes out over all kills: committed output only, in order.
+/// What a ledger would keep of a detector: pieces, and what lies on the shelf.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Store {
+    pieces: BTreeMap<String, Vec<u8>>,
+    shelf: TestShelf,
+}
+
+/// A shelf in memory.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct TestShelf(Arc<Mutex<BTreeMap<String, Vec<u8>>>>);
+
+impl Shelf for TestShelf {
+    fn keys(&self) -> Result<Vec<String>, String> {
+        Ok(self.0.lock().unwrap().keys().cloned().collect())
+    }
+
+    fn read(&self, key: &str) -> Result<Option<Vec<u8>>, String> {
+        Ok(self.0.lock().unwrap().get(key).cloned())
+    }
+}
+
+fn put(into: &mut BTreeMap<String, Vec<u8>>, change: Change) {
+    match change.body {
+        Some(body) => into.insert(change.key, body),
+        None => into.remove(&change.key),
+    };
+}
+
+impl Store {
+    /// Commits what the detector knows; of what goes on the shelf afterwards, only so many pieces.
+    pub(crate) fn commit<D: Detect>(&mut self, detector: &mut D, most: usize) {
+        loop {
+            let changes = detector.changed();
+            if changes.is_empty() {
+                break;
+            }
+            changes.into_iter().for_each(|change| put(&mut self.pieces, change));
+        }
+        for change in detector.shelve().into_iter().take(most) {
+            assert!(change.key.starts_with('~'), "{}", change.key);
+            put(&mut self.shelf.0.lock().unwrap(), change);
+        }
+    }
+
+    /// A detector as it is after a restart at `cursor` entries, and how many signals it was given again.
+    pub(crate) fn restart<D: Detect>(&self, mut detector: D, entries: &[LogEntry]) -> (D, u64) {
+        for (key, body) in &self.pieces {
+            detector.restore(key, body).unwrap();
+        }
+        detector.begin(Box::new(self.shelf.clone())).unwrap();
+        let mut again = 0;
+        if let Some(behind) = detector.behind() {
+            for entry in entries.iter().filter(|entry| entry.last_seq() > behind) {
+                let last = entry.last_seq();
+                if let Some(entry) = entry.clone().within(behind + 1, last) {
+                    again += last + 1 - entry.first_seq();
+                    detector.relearn(&entry);
+                }
+            }
+            detector.relearned(entries.last().map_or(0, LogEntry::last_seq));
+        }
+        (detector, again)
+    }
+
+    /// Makes what lies there of a series unreadable.
+    pub(crate) fn damage(&self, key: u64) {
+        let mut shelf = self.shelf.0.lock().unwrap();
+        shelf.iter_mut().filter(|(name, _)| name.ends_with(&format!("{key:016x}"))).for_each(|(_, body)| body.truncate(3));
+    }
+
+    /// How many pieces lie on the shelf.
+    pub(crate) fn shelved(&self) -> usize {
+        self.shelf.0.lock().unwrap().len()
+    }
+}
+
+/// What comes out over all kills: committed output only, in order. A kill may come while the shelf is written.
 pub(crate) fn survive<D: Detect>(make: impl Fn() -> D, steps: &[Step], fate: &Fate) -> Vec<AlertRecord> {
     let entries = log_of(steps, |index| fate.cuts[index % fate.cuts.len()]);
-    let mut store: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    let mut store = Store::default();
     let mut committed = Vec::new();
     let mut pending = Vec::new();
     let (mut cursor, mut at, mut turn) = (0, 0, 0);
-    let mut detector = make();
+    let (mut detector, _) = store.restart(make(), &[]);
     while cursor < entries.len() {
         if at < entries.len() {
             detector.consume(&entries[at], &mut pending);
             at += 1;
         }
         let (commit, kill) = fate.commits[turn % fate.commits.len()];
+        let kill = kill && turn < 10 * entries.len();
         turn += 1;
         if commit || at == entries.len() {
             committed.append(&mut pending);
-            for change in detector.changed() {
-                match change.body {
-                    Some(body) => store.insert(change.key, body),
-                    None => store.remove(&change.key),
-                };
-            }
+            store.commit(&mut detector, if kill { turn % 5 } else { usize::MAX });
             cursor = at;
         }
-        if kill && turn < 10 * entries.len() {
+        if kill {
             pending.clear();
             at = cursor;
-            detector = make();
-            for (key, body) in &store {
-                detector.restore(key, body).unwrap();
-            }
+            detector = store.restart(make(), &entries[..cursor]).0;
         }
     }
     committed

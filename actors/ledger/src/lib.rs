@@ -71,6 +71,7 @@ pub use self::{
         outbox::{Leased, MAX_DELIVERY, NewDelivery, Patience, Waiting},
         reloads::CONFIG,
         sessions::SessionRecord,
+        shelf::SHELF,
         users::{Credentials, NewUser, UserChange, UserRecord},
     },
     tx::Tx,

@@ -43,6 +43,23 @@ pub trait Consumer: Send + Unpin + 'static {
         Vec::new()
     }
 
+    /// Large parts that each say for themselves how far in the log they go, at most to where the commit stands: they are
+    /// put on the module's shelf after it, and are not among what [`Consumer::restore`] is given. Called after
+    /// [`Consumer::changed`], until nothing is left.
+    fn shelve(&mut self) -> Vec<Snapshot> {
+        Vec::new()
+    }
+
+    /// Does a part of what is to be done after it was restored and before it is fed; whether there is more to do.
+    fn catch_up(&mut self) -> Result<bool, LedgerError> {
+        Ok(false)
+    }
+
+    /// Whether what it knows must be stored soon, before it can take in much more.
+    fn is_urgent(&self) -> bool {
+        false
+    }
+
     /// What a person should know: shown as the module's trouble.
     fn trouble(&self) -> Option<String> {
         None

@@ -10,6 +10,7 @@ use crate::{
     error::LedgerError,
     read::Reader,
     schema::{attempt, follower_cursor, snapshot},
+    tables::shelf::{SHELF, SHELF_END},
     tx::{Tx, loaded, stored},
 };
 
@@ -214,11 +215,12 @@ impl Reader<'_> {
             .collect()
     }
 
-    /// What `module` knew at its cursor.
+    /// What `module` knew at its cursor; what lies on its shelf is not among it.
     pub fn snapshots(&mut self, module: &str) -> Result<Vec<Snapshot>, LedgerError> {
         use snapshot::dsl as t;
+        let plain = t::key.lt(SHELF).or(t::key.ge(SHELF_END));
         let rows: Vec<(String, Vec<u8>)> =
-            t::snapshot.filter(t::module.eq(module)).order(t::key).select((t::key, t::blob)).load(self.conn)?;
+            t::snapshot.filter(t::module.eq(module)).filter(plain).order(t::key).select((t::key, t::blob)).load(self.conn)?;
         let cursor = self.cursor(module)?;
         let (ahead, plain): (Vec<_>, Vec<_>) = rows.into_iter().partition(|(key, _)| staged(key).is_some());
         let mut parts: BTreeMap<String, Vec<u8>> = plain.into_iter().collect();

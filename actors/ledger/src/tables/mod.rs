@@ -28,6 +28,7 @@ pub(crate) mod outbox;
 pub(crate) mod over;
 pub(crate) mod reloads;
 pub(crate) mod sessions;
+pub(crate) mod shelf;
 pub(crate) mod signals;
 pub(crate) mod ticks;
 pub(crate) mod timeline;

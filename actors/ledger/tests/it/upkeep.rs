@@ -455,3 +455,39 @@ fn a1_a_snapshot_in_several_transactions_counts_when_its_cursor_is_written_and_n
     write(&ledger, |tx, parts| tx.save_cursor("detector.a", 21, parts), vec![part("a", "5"), part("b", "5"), part("d", "")]);
     assert_eq!(known(&ledger), ["a=5", "b=5", "c=4"]);
 }
+
+#[test]
+fn what_lies_on_the_shelf_is_read_by_its_key_and_is_no_part_of_a_snapshot() {
+    let rig = Rig::new();
+    let ledger = rig.open();
+    let part = |key: &str, text: &str| opspilot_ledger::Snapshot { key: key.to_owned(), blob: text.as_bytes().to_vec() };
+    let parts = vec![part("~b", "2"), part("~a", "1"), part("~c", "3")];
+    ledger
+        .write_blocking(Priority::Bulk, move |tx| {
+            tx.save_cursor("detector.a", 5, vec![part("a", "1"), part("\u{e9}", "2")])?;
+            tx.shelve("detector.a", parts)?;
+            tx.shelve("detector.b", vec![part("~a", "theirs")])?;
+            tx.shelve("detector.a", vec![part("~a", "4"), part("~b", ""), part("~none", "")])
+        })
+        .unwrap();
+    let plain = |key: &str| {
+        matches!(
+            ledger.write_blocking(Priority::Bulk, {
+                let key = key.to_owned();
+                move |tx| tx.shelve("detector.a", vec![part(&key, "x")])
+            }),
+            Err(LedgerError::Invalid(_))
+        )
+    };
+    assert!(plain("a"), "what lies elsewhere is not touched by it");
+    ledger
+        .read_blocking(|reader| {
+            let keys: Vec<String> = reader.snapshots("detector.a")?.into_iter().map(|part| part.key).collect();
+            assert_eq!(keys, ["a", "\u{e9}"]);
+            assert_eq!(reader.shelf_keys("detector.a")?, ["~a", "~c"]);
+            assert_eq!(reader.shelved("detector.a", "~a")?, Some(b"4".to_vec()));
+            assert_eq!(reader.shelved("detector.a", "~b")?, None);
+            Ok(())
+        })
+        .unwrap();
+}

@@ -130,7 +130,16 @@ impl<C: Consumer> Follower<C> {
         let dead = Dead { first, last, payload, error, attempts: AttemptBook::LIMIT };
         let done = self.state.as_ref().map_or(last, |state| state.done.max(last));
         let clear_upto = self.isolation.as_ref().filter(|isolation| isolation.deadly).map(|_| last);
-        let commit = Commit { outputs: Vec::new(), cursor: last, done, snapshots: Vec::new(), dead: Some(dead), revived: None, clear_upto };
+        let commit = Commit {
+            outputs: Vec::new(),
+            cursor: last,
+            done,
+            snapshots: Vec::new(),
+            shelved: Vec::new(),
+            dead: Some(dead),
+            revived: None,
+            clear_upto,
+        };
         self.deps.tally.received(1);
         self.commit(ctx, commit, 0, move |follower, ctx| {
             follower.deps.tally.dead_lettered(1);

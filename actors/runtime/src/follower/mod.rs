@@ -241,6 +241,13 @@ impl<C: Consumer> Follower<C> {
         if self.draining {
             return;
         }
+        let Some(state) = self.state.as_mut() else { return };
+        match state.consumer.catch_up() {
+            Ok(false) => {}
+            // a little at a time, so that it can be asked how it is
+            Ok(true) => return self.schedule(ctx, tokio::task::yield_now()),
+            Err(error) => return self.retry(ctx, &error),
+        }
         if self.isolation.is_some() {
             return self.isolate(ctx);
         }

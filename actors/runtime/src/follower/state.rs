@@ -60,6 +60,8 @@ pub(super) struct Commit<O> {
     /// How far output is committed after it.
     pub(super) done: Seq,
     pub(super) snapshots: Vec<Snapshot>,
+    /// Put on the shelf when the rest is committed.
+    pub(super) shelved: Vec<Snapshot>,
     /// Set aside in the same transaction.
     pub(super) dead: Option<Dead>,
     /// Done with in the same transaction.
@@ -129,14 +131,31 @@ impl<C: Consumer> State<C> {
             }
             snapshots.extend(more);
         }
+        let mut shelved = Vec::new();
+        loop {
+            let more = self.consumer.shelve();
+            if more.is_empty() {
+                break;
+            }
+            shelved.extend(more);
+        }
         let done = self.done.max(self.position);
-        Commit { outputs, cursor: self.position, done, snapshots, dead: None, revived: None, clear_upto: None }
+        Commit { outputs, cursor: self.position, done, snapshots, shelved, dead: None, revived: None, clear_upto: None }
     }
 
     /// Output, and how far it goes.
     pub(super) fn quick(&mut self, outputs: Vec<C::Output>) -> Commit<C::Output> {
         let done = self.done.max(self.position);
-        Commit { outputs, cursor: self.cursor, done, snapshots: Vec::new(), dead: None, revived: None, clear_upto: None }
+        Commit {
+            outputs,
+            cursor: self.cursor,
+            done,
+            snapshots: Vec::new(),
+            shelved: Vec::new(),
+            dead: None,
+            revived: None,
+            clear_upto: None,
+        }
     }
 
     pub(super) fn committed(&mut self, commit: &Commit<C::Output>, now: Duration) {
@@ -154,7 +173,7 @@ impl<C: Consumer> State<C> {
     pub(super) fn save_is_due(&self, deps: &Deps<C>) -> bool {
         let FollowerOptions { save_every, save_signals, .. } = deps.options;
         let age = deps.clock.elapsed().saturating_sub(self.saved_at);
-        self.is_dirty() && (age >= save_every || self.position.saturating_sub(self.cursor) >= save_signals)
+        self.is_dirty() && (age >= save_every || self.consumer.is_urgent() || self.position.saturating_sub(self.cursor) >= save_signals)
     }
 
     /// How long until it must be stored; `None` if there is nothing to store.
@@ -186,11 +205,13 @@ fn parts(snapshots: Vec<Snapshot>) -> Vec<Vec<Snapshot>> {
 }
 
 /// Writes a commit, unless another instance has taken this one's place. Snapshots that are too large for one transaction
-/// are written ahead in several; they count only with the last, which moves the cursor.
+/// are written ahead in several; they count only with the last, which moves the cursor. What goes on the shelf follows; if
+/// that fails, all is written again, which changes nothing that is there.
 pub(super) async fn write<C: Consumer>(deps: Arc<Deps<C>>, lease: Lease, commit: Commit<C::Output>) -> Result<(), LedgerError> {
     let (module, log) = (deps.module, C::Entry::LOG);
     let ledger: &Ledger = &deps.ledger;
-    let Commit { outputs, cursor, done, snapshots, dead, revived, clear_upto } = commit;
+    let Commit { outputs, cursor, done, snapshots, shelved, dead, revived, clear_upto } = commit;
+    let of = lease.clone();
     let mut ahead = parts(snapshots);
     let mut snapshots = ahead.pop().unwrap_or_default();
     for part in ahead {
@@ -219,7 +240,18 @@ pub(super) async fn write<C: Consumer>(deps: Arc<Deps<C>>, lease: Lease, commit:
         }
         <C::Output as Committed>::commit(tx, module, cursor, outputs, snapshots)
     });
-    committed.await
+    committed.await?;
+    for part in parts(shelved) {
+        let lease = of.clone();
+        let written = ledger.write(Priority::Bulk, move |tx| {
+            if !lease.is_current() {
+                return Err(LedgerError::Conflict("another instance has taken over".to_owned()));
+            }
+            tx.shelve(module, part)
+        });
+        written.await?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
