@@ -27,6 +27,7 @@ mod testing;
 
 pub mod alert;
 pub mod anomaly;
+pub mod log_template;
 pub mod regex;
 pub mod threshold;
 
