@@ -5,7 +5,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::json;
 
 use crate::{
-    Detect, MODULES, alert, regex,
+    Detect, MODULES, alert, heartbeat, regex,
     testing::{Owned, Step, log_of, ms, say},
     threshold,
 };
@@ -21,6 +21,13 @@ fn check_each(check: impl Fn(&dyn Fn(&[Step]) -> Vec<opspilot_kernel::alert::Ale
     check(&run::<threshold::Detector>(json!({})));
     check(&run::<threshold::Detector>(json!({ "rules": [{ "id": "m", "metric": "m", "op": "gt", "value": 90 }] })));
     check(&run::<alert::Detector>(json!({})));
+    check(&run::<heartbeat::Detector>(json!({})));
+    let fed = json!({ "heartbeats": [
+        { "id": "e", "period": "1h", "on_alert": ["alertname=error"] },
+        { "id": "l", "period": "1h", "on_signal": ["__message__=~\"GET.*|error\""] },
+        { "id": "m", "period": "1h", "on_signal": ["__name__=~\"cpu.*|m\""], "key": "0123456789abcdef" },
+    ] });
+    check(&run::<heartbeat::Detector>(fed));
 }
 
 #[test]

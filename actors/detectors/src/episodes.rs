@@ -320,6 +320,19 @@ impl Episodes {
         self.end(fingerprint.as_u64(), by, None, at, moment, out)
     }
 
+    /// The same, saying why in place of the description.
+    pub(crate) fn resolve_because(
+        &mut self,
+        fingerprint: Fingerprint,
+        by: ResolvedBy,
+        why: &str,
+        at: Timestamp,
+        moment: Moment,
+        out: &mut Vec<AlertRecord>,
+    ) -> bool {
+        self.end(fingerprint.as_u64(), by, Some(why), at, moment, out)
+    }
+
     fn end(&mut self, key: u64, by: ResolvedBy, why: Option<&str>, at: Timestamp, moment: Moment, out: &mut Vec<AlertRecord>) -> bool {
         if self.open.get(&key).is_some_and(|episode| episode.pending > 0) {
             self.say(key, Transition::Repeat, moment.at, out);

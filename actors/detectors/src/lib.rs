@@ -28,10 +28,11 @@ mod testing;
 pub mod alert;
 pub mod anomaly;
 pub mod log_template;
+pub mod heartbeat;
 pub mod regex;
 pub mod threshold;
 
 pub use self::{counts::Counts, detect::Detect, keep::Shelf, state::Change};
 
 /// Every detector there is.
-pub const MODULES: &[opspilot_runtime::Entry] = &[regex::ENTRY, threshold::ENTRY, alert::ENTRY];
+pub const MODULES: &[opspilot_runtime::Entry] = &[regex::ENTRY, threshold::ENTRY, heartbeat::ENTRY, alert::ENTRY];

@@ -33,7 +33,7 @@ pub(crate) fn check_all(rules: &[impl Rule]) -> Vec<Problem> {
     problems
 }
 
-fn check_id<'a>(id: &'a str, seen: &mut BTreeSet<&'a str>, at: &str, problems: &mut Vec<Problem>) {
+pub(crate) fn check_id<'a>(id: &'a str, seen: &mut BTreeSet<&'a str>, at: &str, problems: &mut Vec<Problem>) {
     let pointer = format!("{at}/id");
     if id.trim().is_empty() {
         problems.push(Problem::at(pointer, "the id is empty"));
