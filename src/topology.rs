@@ -231,7 +231,7 @@ impl Topology {
             gate,
             stopping: told,
         })?;
-        modules.serve(state.live.clone(), state.dashboard.clone());
+        modules.serve(state.live.clone(), state.dashboard.clone(), state.pings.clone()).await;
         modules.start_category("ui").await;
         let server = http::serve(web::Data::new(state), listener, tls, |_| {})?;
         health.present(ui::API);

@@ -36,7 +36,9 @@ pub enum Class {
     Unknown,
     /// Signals: limited by their queue, unless nobody we know sends them; those count as writes.
     Ingest,
-    /// Probes, metrics and static files: not limited.
+    /// Pings of heartbeats that nobody knows, by address. As many as log-ins.
+    Ping,
+    /// Probes, metrics and static files: not limited; nor are pings before it is known whose they are.
     Exempt,
 }
 
@@ -47,7 +49,7 @@ impl Class {
             "/api/auth/login" => Class::Login,
             "/" | "/api/livez" | "/api/readyz" | "/api/metrics" | "/api/openapi.json" => Class::Exempt,
             "/api/events" => Class::Ingest,
-            _ if path.starts_with("/api/docs/") || path.starts_with("/page/") => Class::Exempt,
+            _ if path.starts_with("/api/docs/") || path.starts_with("/page/") || path.starts_with("/ping/") => Class::Exempt,
             _ if path.starts_with("/api/ingest/") || path.starts_with("/v1/") || path.starts_with("/v2/") => Class::Ingest,
             _ if method == Method::GET || method == Method::HEAD => Class::Read,
             _ => Class::Write,
@@ -131,7 +133,7 @@ impl RateLimiter {
     fn limit(&self, class: Class, role: Option<Role>) -> u32 {
         let own = self.limits.roles.iter().find(|(named, ..)| Some(*named) == role);
         match class {
-            Class::Login => self.limits.logins,
+            Class::Login | Class::Ping => self.limits.logins,
             Class::Write | Class::Ingest | Class::Unknown => own.map_or(self.limits.writes, |(_, _, writes)| *writes),
             Class::Read | Class::Exempt => own.map_or(self.limits.reads, |(_, reads, _)| *reads),
         }

@@ -32,6 +32,7 @@ pub mod metrics;
 pub mod modules;
 pub mod notifiers;
 pub mod origins;
+pub mod ping;
 pub mod refusals;
 pub mod server;
 pub mod settings;
@@ -102,6 +103,8 @@ routes! {
     "/api/events" => { post: integrator ingest::events::post };
     "/api/signals" => { get: viewer signals::list };
     "/api/live" => { get: viewer live::get };
+    "/ping/{id}" => { get: public ping::get, post: public ping::post };
+    "/ping/{id}/{what}" => { get: public ping::get_what, post: public ping::post_what };
 
     // the page and the API document
     "/" => { get: public dashboard::page };

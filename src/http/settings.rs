@@ -13,7 +13,7 @@ pub struct RateLimits {
     pub reads: u32,
     /// Writes, for each principal (or address).
     pub writes: u32,
-    /// Log-ins, for each address.
+    /// Log-ins, for each address; and as many pings of heartbeats that do not exist.
     pub logins: u32,
     /// Other numbers for a role: reads and writes.
     pub roles: Vec<(Role, u32, u32)>,

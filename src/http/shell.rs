@@ -33,7 +33,7 @@ use super::{
     framing::{Connection, Flaw, MAX_HEAD, MAX_TARGET, Turn},
     guard::{Principal, Via},
     limits::{self, Class, Client, Origin, Standing},
-    origins,
+    origins, ping,
     state::AppState,
     unread::Unread,
 };
@@ -119,7 +119,7 @@ pub async fn shell<B: MessageBody + 'static>(mut request: ServiceRequest, next: 
                 Ok(Err(error)) => return Err(broken(problem_of(&state, &id, &path, &error)).into()),
                 Err(_) => {
                     // the panic hook has logged where; the worker and everybody else go on
-                    slog::error!(state.log, "a handler panicked"; "request.id" => &*id.0, "path" => path);
+                    slog::error!(state.log, "a handler panicked"; "request.id" => &*id.0, "path" => ping::shown(&path));
                     return Err(broken(ApiError::internal("the handler panicked")).into());
                 }
             }
@@ -210,7 +210,7 @@ async fn identify(
     }
 }
 
-fn rate_limited(standing: Standing, what: &str) -> ApiError {
+pub(super) fn rate_limited(standing: Standing, what: &str) -> ApiError {
     let detail = format!("more than {} {what} a minute", standing.limit);
     ApiError::new(ErrorKind::Busy, "rate_limited", detail).retry_after(standing.retry_after.max(1))
 }
@@ -344,6 +344,7 @@ impl ResponseError for Broken {
 
 fn log_cause(state: &AppState, id: &RequestId, path: &str, error: &ApiError) {
     let Some(cause) = error.cause() else { return };
+    let path = ping::shown(path);
     if error.status_code() != StatusCode::SERVICE_UNAVAILABLE {
         slog::error!(state.log, "a request failed"; "request.id" => &*id.0, "path" => path, "code" => error.code(), "cause" => cause);
     } else if let Some(count) = state.refusals.count(error.code(), state.clock.elapsed()) {

@@ -25,6 +25,7 @@ use super::{
     limits::RateLimiter,
     live::Live,
     metrics::HttpMetrics,
+    ping::Pings,
     refusals::Refusals,
     settings::Settings,
     shell::RequestIds,
@@ -161,6 +162,8 @@ pub struct AppState {
     pub live: Live,
     /// The operator's page, once its module runs.
     pub dashboard: Dashboard,
+    /// Whose pings are taken.
+    pub pings: Pings,
     /// What the process lets the API see and do.
     pub control: Arc<dyn Control>,
     /// Proposals, approvals, executions.
@@ -188,6 +191,7 @@ impl AppState {
             intake: Intake::new(IN_FLIGHT, &deps.registry)?,
             live: Live::new(&deps.registry)?,
             dashboard: Dashboard::default(),
+            pings: Pings::default(),
             request_ids: RequestIds::default(),
             refusals: Refusals::default(),
             metrics: HttpMetrics::register(&deps.registry)?,

@@ -8,6 +8,7 @@ use std::{
 };
 
 use opspilot_actions::safe;
+use opspilot_detectors::heartbeat;
 use opspilot_enrichers::{
     Stages,
     ai_summary::{self, AiSummary, ExplainError, Offered},
@@ -30,6 +31,7 @@ use crate::{
     http::{
         dashboard::{self, Dashboard},
         live::{self, Live},
+        ping::Pings,
         state::{ControlError, Retried, Switch},
     },
 };
@@ -50,8 +52,8 @@ pub(super) struct Modules {
     runs: PathBuf,
     entries: Vec<&'static Entry>,
     stages: Stages,
-    /// The live feed and the page, once there is a server they belong to.
-    served: OnceLock<(Live, Dashboard)>,
+    /// The live feed, the page and the heartbeats that may ping, once there is a server they belong to.
+    served: OnceLock<(Live, Dashboard, Pings)>,
     /// Where alerts that were set aside go; it is no module of its own.
     pipeline: OnceLock<Handle<Pipeline>>,
     state: Mutex<State>,
@@ -87,10 +89,19 @@ impl Modules {
         }
     }
 
-    /// Names the live feed, which `ui.websocket` starts, and the page, which `ui.dashboard` opens.
-    pub(super) fn serve(&self, live: Live, dashboard: Dashboard) {
+    /// Names the live feed, which `ui.websocket` starts, the page, which `ui.dashboard` opens, and whose pings are taken.
+    pub(super) async fn serve(&self, live: Live, dashboard: Dashboard, pings: Pings) {
         // there is one server, so this is called once
-        drop(self.served.set((live, dashboard)));
+        drop(self.served.set((live, dashboard, pings)));
+        self.take_pings(&*self.state.lock().await);
+    }
+
+    /// Pings are taken for the heartbeats that are watched now. A detector that was given up finds them when it is back.
+    fn take_pings(&self, state: &State) {
+        let Some((_, _, pings)) = self.served.get() else { return };
+        let settings = state.settings.get(&heartbeat::ID).filter(|settings| settings.enabled && self.has(heartbeat::ID.as_str()));
+        let config = settings.and_then(|settings| serde_json::from_value(settings.config.clone()).ok());
+        pings.know(config.as_ref());
     }
 
     /// Names the consumer of alerts, so that its dead letters find it.
@@ -183,10 +194,10 @@ impl Modules {
         self.ctx.health.enabled(entry.id);
         let ctx = ModuleContext { supervisor: self.groups.of(entry.id).clone(), ..self.ctx.clone() };
         let started = match self.served.get() {
-            Some((live, _)) if entry.id == live::ID => serde_json::from_value(config)
+            Some((live, ..)) if entry.id == live::ID => serde_json::from_value(config)
                 .map_err(|error| StartError::Failed(error.to_string()))
                 .and_then(|config| live.start(&ctx.for_module(entry.id), config)),
-            Some((_, dashboard)) if entry.id == dashboard::ID => Ok(dashboard.open()),
+            Some((_, dashboard, _)) if entry.id == dashboard::ID => Ok(dashboard.open()),
             _ if entry.id == safe::ID => safe::start(&ctx.for_module(entry.id), &self.gate, self.runs.clone(), config),
             _ => (entry.start)(&ctx, config),
         };
@@ -273,6 +284,7 @@ impl Modules {
         if let Some(own) = state.settings.get_mut(&entry.id) {
             own.enabled = enabled;
         }
+        self.take_pings(&state);
         if !enabled {
             self.switched_off(entry.id, "switched off by an admin").await;
         } else if !state.running.contains_key(&entry.id) {
@@ -316,9 +328,11 @@ impl Modules {
                         error!(self.ctx.log, "a module did not take its old configuration back"; "module" => id.as_str(), "reason" => why);
                     }
                 }
+                self.take_pings(&state);
                 return Err(format!("{id}: {why}"));
             }
         }
+        self.take_pings(&state);
         Ok(())
     }
 

@@ -23,6 +23,7 @@ mod durability;
 #[cfg(feature = "failpoints")]
 mod faults;
 mod feed;
+mod heartbeat;
 mod keys;
 mod life;
 mod modules;
