@@ -19,6 +19,7 @@ mod keep;
 mod metrics;
 mod module;
 mod relearn;
+mod offline;
 mod rules;
 mod state;
 mod template;
@@ -33,6 +34,12 @@ pub mod regex;
 pub mod threshold;
 
 pub use self::{counts::Counts, detect::Detect, keep::Shelf, state::Change};
+pub use self::{
+    counts::Counts,
+    detect::Detect,
+    offline::{NoSuchDetector, offline},
+    state::Change,
+};
 
 /// Every detector there is.
 pub const MODULES: &[opspilot_runtime::Entry] = &[regex::ENTRY, threshold::ENTRY, heartbeat::ENTRY, alert::ENTRY];

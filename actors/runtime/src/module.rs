@@ -13,7 +13,7 @@ use opspilot_ledger::Ledger;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use crate::{
-    AttemptBook, EventRouterHandle, ExitHook, Health, HealthMetrics, Outbound, Supervisor, SupervisorOptions, Ticker,
+    AttemptBook, EventRouterHandle, ExitHook, Health, HealthMetrics, MakeOffline, Offline, Outbound, Supervisor, SupervisorOptions, Ticker,
     outbound::OutboundOptions,
 };
 
@@ -134,6 +134,8 @@ pub trait ModuleSpec: 'static {
     const ENABLED: bool;
     /// Its section of the configuration.
     type Config: ModuleConfig;
+    /// How it is driven with no service around it, if it can be.
+    const OFFLINE: Option<fn(&Self::Config) -> Box<dyn Offline>> = None;
 
     /// Starts it.
     fn start(ctx: &ModuleContext, config: Self::Config) -> Result<Box<dyn Module>, StartError>;
@@ -159,6 +161,8 @@ pub struct Entry {
     pub check: fn(serde_json::Value) -> Vec<Problem>,
     /// Starts the module.
     pub start: Start,
+    /// Makes what is driven with no service around it, if the module can be.
+    pub offline: Option<MakeOffline>,
 }
 
 impl std::fmt::Debug for Entry {
@@ -178,6 +182,10 @@ impl Entry {
             defaults: defaults::<M::Config>,
             check: check::<M::Config>,
             start: start::<M>,
+            offline: match M::OFFLINE {
+                Some(_) => Some(offline::<M>),
+                None => None,
+            },
         }
     }
 }
@@ -197,8 +205,18 @@ fn check<C: ModuleConfig>(section: serde_json::Value) -> Vec<Problem> {
     }
 }
 
-fn start<M: ModuleSpec>(ctx: &ModuleContext, section: serde_json::Value) -> Result<Box<dyn Module>, StartError> {
-    let config = crate::config::read::<M::Config>(section).map_err(StartError::Config)?;
+fn checked<C: ModuleConfig>(section: serde_json::Value) -> Result<C, Vec<Problem>> {
+    let config = crate::config::read::<C>(section)?;
     let problems = config.validate();
-    if problems.is_empty() { M::start(&ctx.for_module(M::ID), config) } else { Err(StartError::Config(problems)) }
+    if problems.is_empty() { Ok(config) } else { Err(problems) }
+}
+
+fn start<M: ModuleSpec>(ctx: &ModuleContext, section: serde_json::Value) -> Result<Box<dyn Module>, StartError> {
+    let config = checked::<M::Config>(section).map_err(StartError::Config)?;
+    M::start(&ctx.for_module(M::ID), config)
+}
+
+fn offline<M: ModuleSpec>(section: serde_json::Value) -> Result<Box<dyn Offline>, Vec<Problem>> {
+    let make = M::OFFLINE.ok_or_else(|| vec![Problem::at("", "this module does nothing without a service")])?;
+    checked::<M::Config>(section).map(|config| make(&config))
 }
