@@ -9,6 +9,7 @@ mod running;
 
 pub mod file_tail;
 pub mod metrics;
+pub mod syslog;
 
 /// Every connector there is.
 pub const MODULES: &[opspilot_runtime::Entry] = &[file_tail::ENTRY, metrics::ENTRY];

@@ -13,7 +13,7 @@ mod config;
 mod engine;
 mod follow;
 mod hints;
-mod interpret;
+pub(crate) mod interpret;
 mod lines;
 mod meters;
 mod open;
