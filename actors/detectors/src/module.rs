@@ -24,8 +24,8 @@ use opspilot_kernel::{
 };
 use opspilot_ledger::{CONFIG, Ledger, LedgerError, Priority, Snapshot};
 use opspilot_runtime::{
-    Applied, ChildSpec, Consumer, Entry, Follower, FollowerOptions, Handle, Module, ModuleContext, ModuleError, ModuleSpec, Offline, Requeue,
-    RestoreError, StartError, Supervisor, follow_configured,
+    Applied, ChildSpec, Consumer, Entry, Follower, FollowerOptions, Handle, Module, ModuleContext, ModuleError, ModuleSpec, Offline,
+    Requeue, RestoreError, StartError, Supervisor, follow_configured,
 };
 
 use crate::{Change, Counts, Detect, metrics::Metrics, relearn::Relearn};

@@ -19,8 +19,7 @@ impl<D: Detect> Offline for Alone<D> {
 
     fn counted(&self) -> Vec<(&'static str, u64)> {
         let counts = self.0.counts();
-        let all =
-            [("held back", counts.held_back), ("ignored", counts.ignored), ("damaged", counts.damaged), ("evicted", counts.evicted)];
+        let all = [("held back", counts.held_back), ("ignored", counts.ignored), ("damaged", counts.damaged), ("evicted", counts.evicted)];
         all.into_iter().filter(|(_, count)| *count > 0).collect()
     }
 }

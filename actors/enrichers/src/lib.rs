@@ -16,6 +16,7 @@ pub mod ai_summary;
 mod dedup;
 mod incident_store;
 pub mod pipeline;
+mod rehearsal;
 mod stage;
 mod stage_actor;
 #[cfg(test)]
@@ -26,6 +27,7 @@ use opspilot_runtime::Entry;
 pub use self::{
     dedup::{Config as DedupConfig, ID as DEDUP},
     incident_store::{Config as IncidentStoreConfig, ID as INCIDENT_STORE},
+    rehearsal::Rehearsal,
     stage::{Item, Verdict},
     stage_actor::{Answer, Decide, Decider, Poisoned, Stage, StageModule, Stages},
 };

@@ -27,6 +27,7 @@ mod metrics;
 mod open;
 mod options;
 mod read;
+mod recorded;
 mod schema;
 mod search;
 mod storage;
@@ -53,6 +54,7 @@ pub use self::{
     open::DATABASE,
     options::{FatalHook, Limits, Options, Retention},
     read::{Listed, Page, Reader},
+    recorded::Recorded,
     search::{Around, Found, Looked, SearchBudget, SignalFilter, StoredSignal},
     storage::StorageHealth,
     tables::{

@@ -54,6 +54,12 @@ pub(crate) struct IncidentStore {
     rules: Rules,
 }
 
+impl From<&Config> for IncidentStore {
+    fn from(config: &Config) -> IncidentStore {
+        IncidentStore { rules: Rules::from(config) }
+    }
+}
+
 impl Decider for IncidentStore {
     const ID: ModuleId = ID;
 
@@ -70,7 +76,7 @@ impl ModuleSpec for IncidentStore {
     type Config = Config;
 
     fn start(ctx: &ModuleContext, config: Config) -> Result<Box<dyn Module>, StartError> {
-        let read = |section| serde_json::from_value::<Config>(section).map(|config| IncidentStore { rules: Rules::from(&config) });
-        Ok(Box::new(StageModule::start(ctx, IncidentStore { rules: Rules::from(&config) }, read)))
+        let read = |section| serde_json::from_value::<Config>(section).map(|config| IncidentStore::from(&config));
+        Ok(Box::new(StageModule::start(ctx, IncidentStore::from(&config), read)))
     }
 }

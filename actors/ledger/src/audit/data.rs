@@ -50,7 +50,7 @@ impl std::fmt::Debug for AuditData {
     }
 }
 
-fn connect(url: &str) -> Result<SqliteConnection, LedgerError> {
+pub(crate) fn connect(url: &str) -> Result<SqliteConnection, LedgerError> {
     let mut conn = SqliteConnection::establish(url)?;
     conn.batch_execute("PRAGMA busy_timeout=5000; PRAGMA query_only=1; PRAGMA trusted_schema=0; PRAGMA mmap_size=0;")?;
     Ok(conn)

@@ -66,7 +66,7 @@
 //! notes kept elsewhere are for.
 
 mod actor;
-mod data;
+pub(crate) mod data;
 mod entry;
 mod export;
 mod keys;
