@@ -18,8 +18,8 @@ mod evidence;
 mod keep;
 mod metrics;
 mod module;
-mod relearn;
 mod offline;
+mod relearn;
 mod rules;
 mod state;
 mod template;
@@ -28,15 +28,15 @@ mod testing;
 
 pub mod alert;
 pub mod anomaly;
-pub mod log_template;
 pub mod heartbeat;
+pub mod log_template;
 pub mod regex;
 pub mod threshold;
 
-pub use self::{counts::Counts, detect::Detect, keep::Shelf, state::Change};
 pub use self::{
     counts::Counts,
     detect::Detect,
+    keep::Shelf,
     offline::{NoSuchDetector, offline},
     state::Change,
 };

@@ -28,8 +28,7 @@ use opspilot_runtime::{
     Requeue, RestoreError, StartError, Supervisor, follow_configured,
 };
 
-use crate::{Change, Counts, Detect, metrics::Metrics, relearn::Relearn};
-use crate::{Counts, Detect, metrics::Metrics, offline::Alone};
+use crate::{Change, Counts, Detect, metrics::Metrics, offline::Alone, relearn::Relearn};
 
 /// What one call for snapshots may give.
 const SNAPSHOT_BYTES: usize = 1 << 20;
