@@ -64,16 +64,31 @@ pub struct Evidence {
     /// Of a change: how many observations it follows from.
     #[serde(skip_serializing_if = "Option::is_none")]
     count: Option<u64>,
+    /// Of a metric: the least that was expected there before it was seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expected_low: Option<f64>,
+    /// Of a metric: the most that was expected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expected_high: Option<f64>,
 }
 
 impl From<Kept> for Evidence {
     fn from(kept: Kept) -> Evidence {
         let (id, at, source) = (kept.id, kept.observation.at(), kept.observation.source().to_owned());
         let (text, name, value, until, measure, usual, spread, count) = (None, None, None, None, None, None, None, None);
-        let bare = Evidence { id, kind: "log", at, source, text, name, value, until, measure, usual, spread, count };
+        let (expected_low, expected_high) = (None, None);
+        let bare =
+            Evidence { id, kind: "log", at, source, text, name, value, until, measure, usual, spread, count, expected_low, expected_high };
         match kept.observation {
             Observation::Log { text, .. } => Evidence { text: Some(text), ..bare },
-            Observation::Metric { name, value, .. } => Evidence { kind: "metric", name: Some(name), value: Some(value), ..bare },
+            Observation::Metric { name, value, expected, .. } => Evidence {
+                kind: "metric",
+                name: Some(name),
+                value: Some(value),
+                expected_low: expected.map(|band| band.low),
+                expected_high: expected.map(|band| band.high),
+                ..bare
+            },
             Observation::Change { name, value, until, measure, usual, spread, count, .. } => Evidence {
                 kind: "change",
                 name: Some(name),

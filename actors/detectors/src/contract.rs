@@ -5,7 +5,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::json;
 
 use crate::{
-    Detect, MODULES, alert, heartbeat, regex,
+    Detect, MODULES, alert, anomaly, heartbeat, regex,
     testing::{Owned, Step, log_of, ms, say},
     threshold,
 };
@@ -20,6 +20,11 @@ fn check_each(check: impl Fn(&dyn Fn(&[Step]) -> Vec<opspilot_kernel::alert::Ale
     check(&run::<regex::Detector>(json!({ "rules": [{ "id": "e", "pattern": "(?i)error|panic" }, { "id": "n", "pattern": r"\d{9}" }] })));
     check(&run::<threshold::Detector>(json!({})));
     check(&run::<threshold::Detector>(json!({ "rules": [{ "id": "m", "metric": "m", "op": "gt", "value": 90 }] })));
+    check(&run::<anomaly::Detector>(json!({})));
+    check(&run::<anomaly::Detector>(json!({ "rules": [
+        { "id": "z", "match": ["__name__=~\".*\""], "method": { "zscore": { "window": 5, "min_samples": 3, "rest": 0 } } },
+        { "id": "x", "extract": { "pattern": "(?P<value>\\d+)" } },
+    ] })));
     check(&run::<alert::Detector>(json!({})));
     check(&run::<heartbeat::Detector>(json!({})));
     let fed = json!({ "heartbeats": [
@@ -147,6 +152,7 @@ fn an_empty_batch_and_one_of_garbage_are_survived() {
         detector.counts().damaged
     }
     survive::<regex::Detector>(&entries);
+    assert!(survive::<anomaly::Detector>(&entries) > 0);
     assert!(survive::<alert::Detector>(&entries) > 0);
     assert!(survive::<threshold::Detector>(&entries) > 0);
     assert!(log_of(&[], |_| true).is_empty());

@@ -33,6 +33,8 @@ pub struct Counts {
     pub late: u64,
     /// Values for a time that already had one.
     pub repeated: u64,
+    /// Pieces of stored state that could not be read when they were wanted.
+    pub unreadable: u64,
     /// Patterns compiled so far.
     pub compiled: usize,
 }

@@ -43,6 +43,9 @@ pub(crate) struct Face {
     pub(crate) description: String,
     pub(crate) severity: Severity,
     pub(crate) labels: BTreeMap<String, String>,
+    /// Alone it opens no incident.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) supports: bool,
 }
 
 impl Face {
@@ -491,6 +494,7 @@ fn record(detected_by: &str, key: u64, episode: &Episode, spoken: Spoken) -> Ale
         description: face.description,
         severity: face.severity,
         labels: face.labels,
+        supports: face.supports,
         evidence: spoken.evidence,
     }
 }

@@ -50,7 +50,7 @@ impl Metrics {
         Ok(Metrics {
             counters,
             gauges: gauges.collect::<Result<_, prometheus::Error>>()?,
-            unreadable: counter("state_unreadable_total", "Pieces of stored state that were left out at a start.")?,
+            unreadable: counter("state_unreadable_total", "Pieces of stored state that could not be read and were left out.")?,
             relearned: counter("read_again_total", "Entries of the log read again after a start, because what is stored lags behind.")?,
             lost: counter("read_again_lost_total", "Entries of the log that had to be read again after a start and had been removed.")?,
         })
@@ -84,6 +84,7 @@ impl Metrics {
                 counter.inc_by(more);
             }
         }
+        self.unreadable.inc_by(now.unreadable.saturating_sub(before.unreadable));
         for (gauge, of) in &self.gauges {
             gauge.set(i64::try_from(of(now)).unwrap_or(i64::MAX));
         }

@@ -245,6 +245,7 @@ impl<D: Detect> Consumer for Shell<D> {
     }
 
     fn trouble(&self) -> Option<String> {
+        let counts = self.detector.counts();
         if self.unreadable > 0 {
             return Some(format!(
                 "{} pieces of what it knew could not be read and were left out: alerts that it followed may have to be resolved by hand",
@@ -257,11 +258,16 @@ impl<D: Detect> Consumer for Shell<D> {
                 self.relearn.lost
             ));
         }
-        let counts = self.detector.counts();
+        if counts.unreadable > 0 {
+            return Some(format!(
+                "{} pieces of what it had stored could not be read: what it learned of those series is lost",
+                counts.unreadable
+            ));
+        }
         if counts.damaged > 0 {
             return Some(format!("{} stored signals could not be read", counts.damaged));
         }
-        counts.full.then(|| format!("follows {}, as many as it may: for each that comes another has to go", counts.open))
+        counts.full.then(|| format!("follows {}, as many as it may: for each that comes another has to go", counts.open + counts.shelved))
     }
 }
 

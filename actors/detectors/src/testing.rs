@@ -256,6 +256,11 @@ impl Store {
         shelf.iter_mut().filter(|(name, _)| name.ends_with(&format!("{key:016x}"))).for_each(|(_, body)| body.truncate(3));
     }
 
+    /// The shelf.
+    pub(crate) fn shelf(&self) -> TestShelf {
+        self.shelf.clone()
+    }
+
     /// How many pieces lie on the shelf.
     pub(crate) fn shelved(&self) -> usize {
         self.shelf.0.lock().unwrap().len()

@@ -258,3 +258,48 @@ fn metrics_and_outside_alerts_become_alerts_too() {
         service.close().await;
     });
 }
+
+#[test]
+fn a1_what_was_learned_of_series_is_read_from_the_shelf_and_the_log_after_a_restart() {
+    in_system(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let id = "detector.anomaly";
+        let config = || {
+            json!({ "builtin_rules": false, "max_series": 2, "rules": [
+                { "id": "latency", "metric": "latency", "method": { "mad": { "window": 200, "min_samples": 30, "rest": 0 } }, "resolve_after": "1h" },
+            ] })
+        };
+        let sources = ["a", "b", "c", "d"];
+        let sample = |source, value| SignalRef {
+            name: "latency",
+            value: Some(value),
+            ..SignalRef { kind: SignalKind::Metric, ..SignalRef::log(Default::default(), source, "") }
+        };
+        let metric = |service: &Service, name: &str| service.metric(&format!("opspilot_detector_anomaly_{name}")).unwrap();
+        let service = Service::open(dir.path());
+        service.start(id, config());
+        for round in 0..40_u32 {
+            let signals: Vec<SignalRef<'_>> = sources.iter().map(|source| sample(source, 40.0 + f64::from(round % 5))).collect();
+            service.append(&signals).await;
+        }
+        service.append(&[sample("a", 400.0)]).await;
+        let first = service.until(1).await;
+        assert_eq!(first[0].source, "a");
+        assert!(first[0].supports && first[0].description.ends_with("saw 400"), "{}", first[0].description);
+        assert_eq!((metric(&service, "followed"), metric(&service, "shelved")), (2.0, 2.0));
+        assert!(metric(&service, "taken_back_total") >= 150.0, "with room for two of four, each comes back again and again");
+        service.close().await;
+
+        let service = Service::open(dir.path());
+        service.start(id, config());
+        service.append(&[sample("b", 40.0), sample("c", 400.0), sample("d", 400.0)]).await;
+        let said = service.until(3).await;
+        assert_eq!(said.iter().map(|record| record.source.as_str()).collect::<Vec<_>>(), ["a", "c", "d"]);
+        assert!(said[2].description.contains("(no more than 40 values so far)"), "not one is lost or doubled: {}", said[2].description);
+        assert!(metric(&service, "read_again_total") > 0.0, "bases lag behind");
+        assert_eq!((metric(&service, "read_again_lost_total"), metric(&service, "state_unreadable_total")), (0.0, 0.0));
+        let (keys, plain) = service.ledger.read_blocking(|reader| Ok((reader.shelf_keys(id)?, reader.snapshots(id)?))).unwrap();
+        assert!(!keys.is_empty() && plain.iter().all(|part| !part.key.starts_with('~')));
+        service.close().await;
+    });
+}

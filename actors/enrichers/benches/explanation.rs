@@ -87,6 +87,7 @@ fn record() -> AlertRecord {
         description: String::new(),
         severity: Severity::Error,
         labels: std::collections::BTreeMap::new(),
+        supports: false,
         evidence,
     }
 }

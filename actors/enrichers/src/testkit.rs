@@ -45,6 +45,7 @@ pub(crate) fn record(name: &str, transition: Transition, second: i64) -> AlertRe
         description: String::new(),
         severity: Severity::Warning,
         labels: BTreeMap::from([("host".to_owned(), "h1".to_owned())]),
+        supports: false,
         evidence: if over {
             Vec::new()
         } else {

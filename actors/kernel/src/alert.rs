@@ -75,6 +75,9 @@ pub struct AlertRecord {
     pub severity: Severity,
     /// Names and values.
     pub labels: BTreeMap<String, String>,
+    /// It supports what others claim: alone it opens no incident.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub supports: bool,
     /// A bounded sample of what was observed.
     pub evidence: Vec<Observation>,
 }
@@ -102,6 +105,9 @@ pub enum Observation {
         name: String,
         /// The value.
         value: f64,
+        /// What was expected there before it was seen, if anything was.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        expected: Option<Band>,
     },
     /// What many observations come to when they are looked at together.
     Change {
@@ -124,6 +130,15 @@ pub enum Observation {
         /// How many observations that follows from.
         count: u64,
     },
+}
+
+/// A range of values, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Band {
+    /// The least.
+    pub low: f64,
+    /// The greatest.
+    pub high: f64,
 }
 
 /// What a [`Observation::Change`] measures.

@@ -49,6 +49,7 @@ pub(super) async fn claim(api: &Api, name: &str, transition: Transition) {
         description: String::new(),
         severity: Severity::Critical,
         labels: BTreeMap::from([("host".to_owned(), "db-7".to_owned())]),
+        supports: false,
         evidence: vec![Observation::Log { at, source: "checkout".to_owned(), text: "connection refused".to_owned() }],
     };
     let ledger = &api.state.ledger;

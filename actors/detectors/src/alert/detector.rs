@@ -161,5 +161,6 @@ fn face(signal: &SignalRef<'_>) -> Face {
         description: cut(description, DESCRIPTION_BYTES).to_owned(),
         severity: signal.severity,
         labels,
+        supports: false,
     }
 }

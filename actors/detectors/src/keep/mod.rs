@@ -217,8 +217,13 @@ impl<T: Kept> Keep<T> {
         Kinds { held, shelved: self.places.len().saturating_sub(held), ..self.counts }
     }
 
+    /// Whether there are as many as may be known: one has to be forgotten for each that comes.
     pub(crate) fn is_full(&self) -> bool {
-        self.recent.len() >= self.limits.held || self.counts.bytes >= self.limits.held_bytes
+        self.places.len() >= self.limits.known
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits
     }
 
     /// The series with this key where it lay last time, if that is still so and it is of this digest: costs no look-up.

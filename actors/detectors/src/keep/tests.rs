@@ -177,6 +177,7 @@ fn record_of(seq: u64, at: opspilot_kernel::time::Timestamp, said: String) -> Al
         description: String::new(),
         severity: Severity::Info,
         labels: BTreeMap::new(),
+        supports: false,
         evidence: Vec::new(),
     }
 }

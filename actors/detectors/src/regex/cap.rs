@@ -142,6 +142,7 @@ fn summary(rule: Rule<'_>, fingerprint: Fingerprint, alert: AlertId, transition:
             .to_owned(),
         severity: Severity::Warning,
         labels: labels(rule),
+        supports: false,
         evidence: Vec::new(),
     }
 }

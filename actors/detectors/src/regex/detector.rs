@@ -114,6 +114,7 @@ impl Compiled {
             description: self.description.render(DESCRIPTION_BYTES, value),
             severity: self.rule.severity,
             labels,
+            supports: false,
         }
     }
 }

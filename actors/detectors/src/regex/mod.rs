@@ -14,6 +14,7 @@ mod pattern;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use self::pattern::Pattern;
 pub use self::{
     config::{Config, Rule},
     detector::Detector,

@@ -317,7 +317,13 @@ impl Series {
             .first
             .into_iter()
             .chain(points.last)
-            .map(|(at, Bits(value))| Observation::Metric { at, source: self.source.clone(), name: self.metric.clone(), value })
+            .map(|(at, Bits(value))| Observation::Metric {
+                at,
+                source: self.source.clone(),
+                name: self.metric.clone(),
+                value,
+                expected: None,
+            })
             .collect();
         out.push(record);
     }
@@ -348,6 +354,7 @@ impl Series {
             description: self.rendered(&compiled.description, compiled, DESCRIPTION_BYTES),
             severity,
             labels,
+            supports: false,
             evidence: Vec::new(),
         }
     }

@@ -90,7 +90,7 @@ fn it_fires_once_when_it_held_for_long_enough_and_a_tick_is_enough() {
     assert_eq!(records[0].evidence.len(), 12);
     assert_eq!(
         records[0].evidence[0],
-        Observation::Metric { at: ms(122_000), source: "host-7".to_owned(), name: "cpu_percent".to_owned(), value: 93.0 }
+        Observation::Metric { at: ms(122_000), source: "host-7".to_owned(), name: "cpu_percent".to_owned(), value: 93.0, expected: None }
     );
 }
 

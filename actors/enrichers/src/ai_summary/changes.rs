@@ -286,7 +286,7 @@ fn of_series(pack: &Pack, series: &Series, split: Timestamp) -> Option<Change> {
         value: furthest,
         count: spell.points,
     };
-    let point = Observation::Metric { at: began, source, name: series.name.clone(), value: first };
+    let point = Observation::Metric { at: began, source, name: series.name.clone(), value: first, expected: None };
     Some(Change {
         source: series.source,
         kind: Kind::Metric,

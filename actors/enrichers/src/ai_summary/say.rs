@@ -179,7 +179,7 @@ impl Say {
                     let said = format!("the first sign of it came from {} at {}: {}", name(source), clock(*at), excerpt(text));
                     Some(quoting(observed(said), text))
                 }
-                Observation::Metric { at, source, name: metric, value } => {
+                Observation::Metric { at, source, name: metric, value, .. } => {
                     let said =
                         format!("the first sign of it came from {} at {}: {} = {}", name(source), clock(*at), name(metric), number(*value));
                     Some(observed(said))
@@ -232,7 +232,7 @@ impl Say {
             }
             (Say::Metric, [finding, point]) => {
                 let seen = change(finding, Measure::Value)?;
-                let Observation::Metric { at, source, name: metric, value } = point else { return None };
+                let Observation::Metric { at, source, name: metric, value, .. } = point else { return None };
                 if source != seen.source || metric != seen.name || *at != seen.at {
                     return None;
                 }

@@ -110,6 +110,10 @@ fn place(desk: &mut Desk<'_>, alert: &AlertId, record: &AlertRecord, reopen_with
         "last_resolved_at": last.as_ref().and_then(|(_, at)| *at),
         "reopen_window_secs": reopen_within.map(|window| window.as_secs()),
     });
+    // whoever opened the incident meanwhile made it more than what one supporter says
+    if record.supports && desk.open_incident(record.fingerprint).is_none() {
+        return nothing("it supports what others say, and opens none alone");
+    }
     let at = record.logged_at;
     let again = last.filter(|(_, resolved_at)| match (reopen_within, resolved_at) {
         (Some(window), Some(resolved_at)) => at.since(*resolved_at) <= window,

@@ -89,6 +89,7 @@ fn record(seq: Seq, sum: u64, title: &str) -> AlertRecord {
         description: String::new(),
         severity: Severity::Info,
         labels: BTreeMap::new(),
+        supports: false,
         evidence: Vec::new(),
     }
 }

@@ -51,6 +51,11 @@ function quoting(text, quotes) {
   return pre;
 }
 
+/** What was expected of a metric before it was seen. */
+function expected({ expected_low: low, expected_high: high }) {
+  return low === undefined || high === undefined ? null : ` (expected ${number(low)} to ${number(high)})`;
+}
+
 function evidence(incident) {
   if (!incident.evidence?.length) return null;
   const claims = incident.explanation?.claims ?? [];
@@ -60,7 +65,7 @@ function evidence(incident) {
     const cited = quotes.length > 0 || causes.some((cause) => cause.evidence?.includes(piece.id));
     return h("li", { "data-key": `evidence-${piece.id}`, tabindex: "-1", class: cited ? "piece cited" : "piece" },
       h("p", { class: "quiet" }, h("b", null, piece.id), " · ", at(piece.at), " · ", said(piece.source), cited ? " · cited above" : null),
-      piece.kind === "metric" ? h("p", null, said(piece.name), " = ", h("b", null, number(piece.value))) : quoting(piece.text ?? "", quotes));
+      piece.kind === "metric" ? h("p", null, said(piece.name), " = ", h("b", null, number(piece.value)), expected(piece)) : quoting(piece.text ?? "", quotes));
   };
   const rest = (incident.evidence_count ?? 0) - incident.evidence.length;
   const beyond = incident.evidence_beyond ?? 0;

@@ -114,7 +114,9 @@ pub(super) fn explained(signals: &[Owned], rule: &str, first: usize, now: Timest
     let alert = alert(rule, founding, now, u64::try_from(alike.count()).unwrap());
     let incident = incident(&alert);
     let observation = match founding.value {
-        Some(value) => Observation::Metric { at: founding.at, source: founding.source.clone(), name: founding.name.clone(), value },
+        Some(value) => {
+            Observation::Metric { at: founding.at, source: founding.source.clone(), name: founding.name.clone(), value, expected: None }
+        }
         None => Observation::Log { at: founding.at, source: founding.source.clone(), text: founding.message.clone() },
     };
     let own = vec![Evidence { id: "e1".to_owned(), observation }];
