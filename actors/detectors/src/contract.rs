@@ -25,6 +25,9 @@ fn check_each(check: impl Fn(&dyn Fn(&[Step]) -> Vec<opspilot_kernel::alert::Ale
         { "id": "z", "match": ["__name__=~\".*\""], "method": { "zscore": { "window": 5, "min_samples": 3, "rest": 0 } } },
         { "id": "x", "extract": { "pattern": "(?P<value>\\d+)" } },
     ] })));
+    let slo = json!({ "id": "s", "errors": "m", "total": "m", "objective": 99.9 });
+    let rules = json!([{ "id": "p", "metric": "m", "agg": "p95", "op": "gt", "value": 90 }, { "id": "r", "metric": "m", "agg": "rate", "op": "gt", "value": 90 }]);
+    check(&run::<threshold::Detector>(json!({ "rules": rules, "slos": [slo] })));
     check(&run::<alert::Detector>(json!({})));
     check(&run::<heartbeat::Detector>(json!({})));
     let fed = json!({ "heartbeats": [

@@ -13,6 +13,10 @@ pub struct Counts {
     pub damaged: u64,
     /// Alerts or series that had to go because there were too many.
     pub evicted: u64,
+    /// Values for which others of their window had to be joined or to leave it early.
+    pub crowded: u64,
+    /// Values whose time lay ahead and that count as of their receipt.
+    pub ahead: u64,
     /// Alerts or series followed now.
     pub open: usize,
     /// Bytes of the names and labels by which they are told apart.

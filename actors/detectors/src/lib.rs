@@ -42,5 +42,4 @@ pub use self::{
 };
 
 /// Every detector there is.
-pub const MODULES: &[opspilot_runtime::Entry] =
-    &[regex::ENTRY, threshold::ENTRY, anomaly::ENTRY, heartbeat::ENTRY, alert::ENTRY];
+pub const MODULES: &[opspilot_runtime::Entry] = &[regex::ENTRY, threshold::ENTRY, anomaly::ENTRY, heartbeat::ENTRY, alert::ENTRY];

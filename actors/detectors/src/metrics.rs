@@ -18,7 +18,7 @@ pub(crate) struct Metrics {
 type Counter = (&'static str, &'static str, fn(&Counts) -> u64);
 type Gauge = (&'static str, &'static str, fn(&Counts) -> usize);
 
-const COUNTERS: [Counter; 11] = [
+const COUNTERS: [Counter; 13] = [
     ("observations_total", "Signals that concerned a rule.", |counts| counts.matched),
     ("held_back_total", "Matches that a cap on new alerts held back.", |counts| counts.held_back),
     ("ignored_total", "Signals left out: too late, no number, or a resolve of something unknown.", |counts| counts.ignored),
@@ -30,6 +30,8 @@ const COUNTERS: [Counter; 11] = [
     ("bases_total", "Large pieces of state that were written.", |counts| counts.bases),
     ("late_total", "Values that came out of order.", |counts| counts.late),
     ("repeated_total", "Values for a time that already had one.", |counts| counts.repeated),
+    ("crowded_total", "Values that came to a full window: older ones were joined or left early.", |counts| counts.crowded),
+    ("ahead_total", "Values whose time lay ahead: they count as of their receipt.", |counts| counts.ahead),
 ];
 
 const GAUGES: [Gauge; 4] = [

@@ -23,11 +23,15 @@ pub(crate) trait Rule {
 
 /// What is wrong with `/rules`.
 pub(crate) fn check_all(rules: &[impl Rule]) -> Vec<Problem> {
+    check_list(rules, "/rules", &mut BTreeSet::new())
+}
+
+/// What is wrong with the list at `list`; the ids differ from those that were `seen` in others, too.
+pub(crate) fn check_list<'a>(rules: &'a [impl Rule], list: &str, seen: &mut BTreeSet<&'a str>) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let mut seen = BTreeSet::new();
     for (index, rule) in rules.iter().enumerate() {
-        let at = format!("/rules/{index}");
-        check_id(rule.id(), &mut seen, &at, &mut problems);
+        let at = format!("{list}/{index}");
+        check_id(rule.id(), seen, &at, &mut problems);
         rule.problems(&at, &mut problems);
     }
     problems

@@ -86,6 +86,7 @@ impl Watched {
             description: cut(description, DESCRIPTION_BYTES).to_owned(),
             severity: self.heartbeat.severity,
             labels,
+            supports: false,
         }
     }
 }

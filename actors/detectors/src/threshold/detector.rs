@@ -1,7 +1,8 @@
 //! The detector itself: pure, fed with the log, asked for what it has to say.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
     time::Duration,
 };
 
@@ -14,8 +15,13 @@ use opspilot_kernel::{
 };
 
 use super::{
+    compiled::Compiled,
     config::Config,
-    series::{self, Compiled, Point, Series},
+    say,
+    series::{Point, Series},
+    slo::{self, Slos},
+    watch::{self, Watches},
+    window::Pushed,
 };
 use crate::{counts::Counts, deadlines::Deadlines, detect::Detect, episodes::Moment, state::Change};
 
@@ -29,8 +35,9 @@ const SERIES_BYTES: usize = 64 << 20;
 #[derive(Debug)]
 pub struct Detector {
     rules: Vec<Compiled>,
-    /// The rules about each metric.
-    by_metric: HashMap<String, Vec<usize>>,
+    slos: Slos,
+    /// What is about each metric.
+    by_metric: HashMap<String, Arc<Concern>>,
     series: HashMap<u64, Tracked>,
     max_series: usize,
     /// What the names and labels of `series` take, and may take.
@@ -40,10 +47,19 @@ pub struct Detector {
     timers: Deadlines,
     /// When a series is forgotten: this waits for whatever comes next.
     idle: Deadlines,
+    /// Rules that miss every series.
+    watches: Watches,
     /// Restored series whose rule is gone or means something else.
     orphans: BTreeMap<u64, Series>,
-    dirty: HashSet<u64>,
+    dirty: Vec<u64>,
     counts: Counts,
+}
+
+/// The rules and the objectives about one metric.
+#[derive(Debug, Default, Clone)]
+struct Concern {
+    rules: Vec<usize>,
+    slos: Vec<usize>,
 }
 
 #[derive(Debug)]
@@ -52,20 +68,28 @@ struct Tracked {
     rule: usize,
     timer: Option<Timestamp>,
     idle: Option<Timestamp>,
+    /// Whether it is among those that changed.
+    dirty: bool,
 }
 
 impl Detector {
     /// A detector for a configuration that has been checked.
     pub fn new(config: Config) -> Detector {
         let max_series = config.max_series.max(1);
-        let rules: Vec<Compiled> = config.effective_rules().into_iter().map(Compiled::new).collect();
-        let mut by_metric: HashMap<String, Vec<usize>> = HashMap::new();
+        let rules = compiled(&config);
+        let slos = Slos::new(config.slos, max_series);
+        let mut by_metric: HashMap<String, Concern> = HashMap::new();
         for (index, compiled) in rules.iter().enumerate() {
-            by_metric.entry(compiled.rule.metric.clone()).or_default().push(index);
+            by_metric.entry(compiled.rule.metric.clone()).or_default().rules.push(index);
+        }
+        for (index, metric) in slos.metrics() {
+            by_metric.entry(metric.to_owned()).or_default().slos.push(index);
         }
         Detector {
+            watches: Watches::new(&rules),
             rules,
-            by_metric,
+            slos,
+            by_metric: by_metric.into_iter().map(|(metric, concern)| (metric, Arc::new(concern))).collect(),
             series: HashMap::new(),
             max_series,
             bytes: 0,
@@ -73,7 +97,7 @@ impl Detector {
             timers: Deadlines::default(),
             idle: Deadlines::default(),
             orphans: BTreeMap::new(),
-            dirty: HashSet::new(),
+            dirty: Vec::new(),
             counts: Counts::default(),
         }
     }
@@ -92,45 +116,59 @@ impl Detector {
                 self.counts.damaged += 1;
                 continue;
             };
-            let Some(concerned) = self.by_metric.get(signal.name) else { continue };
+            let Some(concerned) = self.by_metric.get(signal.name).cloned() else { continue };
             let Some(value) = signal.value.filter(|value| value.is_finite()) else {
                 self.counts.ignored += 1;
                 continue;
             };
             let point = Point { seq, at: signal.at, logged_at: block.received_at, value };
-            for index in concerned.clone() {
-                self.sample(index, &signal, point, out);
+            for index in &concerned.rules {
+                self.sample(*index, &signal, point, out);
+            }
+            for index in &concerned.slos {
+                self.slos.sample(*index, &signal, point, &mut self.counts, out);
             }
         }
     }
 
     fn sample(&mut self, index: usize, signal: &SignalRef<'_>, point: Point, out: &mut Vec<AlertRecord>) {
         let Some(compiled) = self.rules.get(index) else { return };
-        let rule = &compiled.rule;
-        if rule.source.as_deref().is_some_and(|source| source != signal.source)
-            || rule.labels.iter().any(|(name, value)| signal.labels.get(name) != Some(value))
-        {
-            return;
-        }
-        self.counts.matched += 1;
-        let fingerprint = fingerprint(&rule.id, signal);
+        let fingerprint = fingerprint(&compiled.rule.id, signal);
         let key = fingerprint.as_u64();
+        // one that is followed was selected when it came
         if !self.series.contains_key(&key) {
+            if !compiled.selects(signal) {
+                return;
+            }
             let labels = signal.labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
             let series = Series::new(compiled, signal.source, labels, point);
+            let moment = Moment { seq: point.seq, at: point.logged_at };
             while !self.series.is_empty() && !self.has_room(&series) {
-                self.evict(Moment { seq: point.seq, at: point.logged_at }, out);
+                self.evict(moment, out);
             }
             self.enter(key, series, index);
+            self.watches.spoke(index, point.at.min(point.logged_at), moment, out);
         }
+        self.counts.matched += 1;
+        self.counts.ahead += u64::from(point.at > point.logged_at);
         let Some(compiled) = self.rules.get(index) else { return };
         let Some(tracked) = self.series.get_mut(&key) else { return };
-        if !tracked.series.observe(fingerprint, compiled, point, out) {
-            self.counts.ignored += 1;
-            return;
+        match tracked.series.observe(fingerprint, compiled, point, out) {
+            Pushed::Late => {
+                self.counts.ignored += 1;
+                return;
+            }
+            Pushed::Crowded => self.counts.crowded += 1,
+            Pushed::Taken => {}
         }
-        self.dirty.insert(key);
-        self.schedule(key);
+        if !std::mem::replace(&mut tracked.dirty, true) {
+            self.dirty.push(key);
+        }
+        self.idle.set(key, &mut tracked.idle, tracked.series.ends_at(compiled));
+        match tracked.series.timer(compiled) {
+            Some(due) => self.timers.set(key, &mut tracked.timer, due),
+            None => self.timers.clear(key, &mut tracked.timer),
+        }
     }
 
     fn has_room(&self, series: &Series) -> bool {
@@ -139,8 +177,15 @@ impl Detector {
 
     fn enter(&mut self, key: u64, series: Series, rule: usize) {
         self.bytes = self.bytes.saturating_add(series.bytes());
-        let former = self.series.insert(key, Tracked { series, rule, timer: None, idle: None });
-        self.bytes = self.bytes.saturating_sub(former.map_or(0, |former| former.series.bytes()));
+        self.series.insert(key, Tracked { series, rule, timer: None, idle: None, dirty: false });
+        self.watches.entered(rule);
+    }
+
+    /// Has a series given by the next `changed`.
+    fn touched(&mut self, key: u64) {
+        if !self.series.get_mut(&key).is_some_and(|tracked| std::mem::replace(&mut tracked.dirty, true)) {
+            self.dirty.push(key);
+        }
     }
 
     /// Enters the series' deadlines.
@@ -155,11 +200,10 @@ impl Detector {
     }
 
     fn advance(&mut self, moment: Moment, out: &mut Vec<AlertRecord>) {
-        for (key, series) in std::mem::take(&mut self.orphans) {
-            self.dirty.insert(key);
-            if let Some((mut series, compiled)) = series::abandoned(series) {
-                series.resolve(Fingerprint::from_u64(key), &compiled, ResolvedBy::RuleChanged, None, moment, out);
-            }
+        for (key, mut series) in std::mem::take(&mut self.orphans) {
+            self.touched(key);
+            let compiled = say::abandoned(&mut series);
+            series.end(Fingerprint::from_u64(key), &compiled, ResolvedBy::RuleChanged, Some(say::ABANDONED), moment, out);
         }
         while let Some((due, key)) = self.timers.first()
             && due <= moment.at
@@ -173,6 +217,8 @@ impl Detector {
                 self.forget(key, None, moment, out);
             }
         }
+        self.watches.advance(&self.rules, moment, out);
+        self.slos.advance(moment, out);
     }
 
     fn timer_is_due(&mut self, key: u64, due: Timestamp, moment: Moment, out: &mut Vec<AlertRecord>) {
@@ -181,18 +227,16 @@ impl Detector {
         let Some(tracked) = self.series.get_mut(&key) else { return };
         tracked.timer = None;
         let Some(compiled) = self.rules.get(tracked.rule) else { return };
-        match tracked.series.timer(compiled) {
-            None => {}
-            Some(later) if later > due => self.timers.set(key, &mut tracked.timer, later),
-            Some(_) if tracked.series.is_firing() => self.forget(key, None, moment, out),
-            Some(_) => {
-                tracked.series.wait_is_over(Fingerprint::from_u64(key), compiled, moment, out);
-                // one that is silent is not asked again until it speaks
-                if tracked.series.is_firing() {
-                    self.dirty.insert(key);
-                    self.schedule(key);
-                }
-            }
+        if let Some(later) = tracked.series.timer(compiled).filter(|later| *later > due) {
+            return self.timers.set(key, &mut tracked.timer, later);
+        }
+        let changed = tracked.series.wait(Fingerprint::from_u64(key), compiled, moment, out);
+        // one that waits and is silent is not asked again until it speaks
+        if let Some(later) = tracked.series.timer(compiled).filter(|later| *later > moment.at) {
+            self.timers.set(key, &mut tracked.timer, later);
+        }
+        if changed {
+            self.touched(key);
         }
     }
 
@@ -216,11 +260,14 @@ impl Detector {
     fn forget(&mut self, key: u64, why: Option<&str>, moment: Moment, out: &mut Vec<AlertRecord>) {
         let Some(mut tracked) = self.series.remove(&key) else { return };
         self.bytes = self.bytes.saturating_sub(tracked.series.bytes());
-        self.dirty.insert(key);
+        if !tracked.dirty {
+            self.dirty.push(key);
+        }
         self.timers.clear(key, &mut tracked.timer);
         self.idle.clear(key, &mut tracked.idle);
         if let Some(compiled) = self.rules.get(tracked.rule) {
-            tracked.series.resolve(Fingerprint::from_u64(key), compiled, ResolvedBy::Quiet, why, moment, out);
+            tracked.series.end(Fingerprint::from_u64(key), compiled, ResolvedBy::Quiet, why, moment, out);
+            self.watches.left(tracked.rule, compiled, tracked.series.last_logged, moment, out);
         }
     }
 
@@ -243,9 +290,16 @@ impl Detector {
     }
 }
 
+#[cfg(test)]
+impl Detector {
+    pub(super) fn objective(&self, index: usize) -> &slo::Objective {
+        self.slos.objective(index)
+    }
+}
+
 impl Detect for Detector {
     const ID: &'static str = super::ID;
-    const SUMMARY: &'static str = "raises an alert when a metric is beyond a limit";
+    const SUMMARY: &'static str = "raises an alert when a metric is beyond a limit or silent, or an error budget is spent too fast";
     type Config = Config;
 
     fn build(config: &Config) -> Detector {
@@ -258,7 +312,7 @@ impl Detect for Detector {
             LogEntry::Tick { seq, at } => self.advance(Moment { seq: *seq, at: *at }, out),
             LogEntry::Batch(block) => {
                 self.advance(Moment { seq: block.first_seq, at: block.received_at }, out);
-                if !self.rules.is_empty() && block.kinds.contains(SignalKind::Metric) {
+                if !self.by_metric.is_empty() && block.kinds.contains(SignalKind::Metric) {
                     self.samples(block, out);
                 }
             }
@@ -269,26 +323,45 @@ impl Detect for Detector {
         if !self.orphans.is_empty() {
             return Some(Timestamp::ZERO);
         }
-        self.timers.first().map(|(due, _)| due)
+        let timer = self.timers.first().map(|(due, _)| due);
+        [timer, self.watches.next_due(), self.slos.next_due()].into_iter().flatten().min()
     }
 
     fn changed(&mut self) -> Vec<Change> {
-        let mut keys: Vec<u64> = self.dirty.drain().collect();
+        let mut keys = std::mem::take(&mut self.dirty);
         keys.sort_unstable();
-        let state = |key: &u64| self.series.get(key).map(|tracked| &tracked.series);
-        keys.iter().map(|key| Change::of(format!("{PREFIX}{}", Fingerprint::from_u64(*key)), state(key))).collect()
+        keys.dedup();
+        let mut changes = Vec::with_capacity(keys.len());
+        for key in keys {
+            let body = self.series.get_mut(&key).map(|tracked| {
+                tracked.dirty = false;
+                tracked.series.store()
+            });
+            changes.push(Change { key: format!("{PREFIX}{}", Fingerprint::from_u64(key)), body });
+        }
+        self.watches.changed(&mut changes);
+        self.slos.changed(&mut changes);
+        changes
     }
 
     fn restore(&mut self, key: &str, body: &[u8]) -> Result<(), String> {
+        if key.starts_with(watch::PREFIX) {
+            return self.watches.restore(key, body, &self.rules);
+        }
+        if let Some(rest) = key.strip_prefix(slo::PREFIX) {
+            return self.slos.restore(key, rest, body);
+        }
+        if let Some(rest) = key.strip_prefix(slo::COUNTER) {
+            return self.slos.restore_counter(key, rest, body);
+        }
         let fingerprint: Option<Fingerprint> = key.strip_prefix(PREFIX).and_then(|digits| digits.parse().ok());
         let key = fingerprint.ok_or("unknown kind of state")?.as_u64();
-        let series: Series = serde_json::from_slice(body).map_err(|error| error.to_string())?;
-        match self.rules.iter().position(|compiled| compiled.rule.id == series.rule && compiled.digest == series.digest) {
-            Some(rule) => {
+        match Series::load(body, &self.rules)? {
+            (series, Some(rule)) => {
                 self.enter(key, series, rule);
                 self.schedule(key);
             }
-            None => {
+            (series, None) => {
                 self.orphans.insert(key, series);
             }
         }
@@ -296,17 +369,23 @@ impl Detect for Detector {
     }
 
     fn touch(&mut self) {
-        self.dirty.extend(self.series.keys());
+        for (key, tracked) in &mut self.series {
+            if !std::mem::replace(&mut tracked.dirty, true) {
+                self.dirty.push(*key);
+            }
+        }
+        self.watches.touch();
+        self.slos.touch();
     }
 
     fn changed_part(old: &Config, new: &Config) -> Option<(Config, Duration)> {
-        let known: HashMap<String, u64> =
-            old.clone().effective_rules().into_iter().map(Compiled::new).map(|compiled| (compiled.rule.id, compiled.digest)).collect();
+        let known: HashMap<String, u64> = compiled(old).into_iter().map(|compiled| (compiled.rule.id, compiled.digest)).collect();
         let is_new = |compiled: &Compiled| known.get(&compiled.rule.id) != Some(&compiled.digest);
-        let rules: Vec<_> =
-            new.clone().effective_rules().into_iter().map(Compiled::new).filter(is_new).map(|compiled| compiled.rule).collect();
-        let back = rules.iter().map(|rule| rule.window.0.max(rule.hold.0)).max()?;
-        Some((Config { rules, builtin_rules: false, ..new.clone() }, back))
+        let rules: Vec<_> = compiled(new).into_iter().filter(is_new).map(|compiled| compiled.rule).collect();
+        let back = |rule: &super::Rule| rule.window.0.max(rule.hold.0).max(rule.absent_after.map_or(Duration::ZERO, |after| after.0));
+        let (slos, slos_back) = Slos::changed_part(&old.slos, &new.slos);
+        let back = rules.iter().map(back).chain(slos_back).max()?;
+        Some((Config { rules, slos, builtin_rules: false, ..new.clone() }, back))
     }
 
     fn adopt(&mut self, other: Detector, seq: Seq) {
@@ -318,21 +397,42 @@ impl Detect for Detector {
                 series.recalled(compiled, seq);
             }
             self.enter(key, series, rule);
-            self.dirty.insert(key);
+            self.touched(key);
             self.schedule(key);
         }
+        for (of, compiled) in other.rules.iter().enumerate() {
+            let same = |own: &Compiled| own.rule.id == compiled.rule.id && own.digest == compiled.digest;
+            if let Some(rule) = self.rules.iter().position(same) {
+                self.watches.adopt(rule, &other.watches, of);
+            }
+        }
+        self.slos.adopt(other.slos);
     }
 
     fn counts(&self) -> Counts {
-        Counts { open: self.series.len(), bytes: self.bytes, full: self.series.len() >= self.max_series, ..self.counts }
+        let (counters, counters_full, evicted) = self.slos.followed();
+        Counts {
+            open: self.series.len() + counters,
+            bytes: self.bytes,
+            full: counters_full || self.series.len() >= self.max_series,
+            evicted: self.counts.evicted.saturating_add(evicted),
+            ..self.counts
+        }
     }
+}
+
+fn compiled(config: &Config) -> Vec<Compiled> {
+    config.effective_rules().into_iter().map(|rule| Compiled::new(rule, config.max_samples)).collect()
 }
 
 /// Identifies a series under a rule. What the sender chose comes last, so that none of it can pass
 /// for the rule, the metric or the source.
-fn fingerprint(rule: &str, signal: &SignalRef<'_>) -> Fingerprint {
+pub(super) fn fingerprint(rule: &str, signal: &SignalRef<'_>) -> Fingerprint {
+    let scope: [(&str, &str); 3] = [("alertname", rule), ("metric", signal.name), ("source", signal.source)];
+    if signal.labels.iter().is_sorted() {
+        return Fingerprint::of_pairs(scope.into_iter().chain(signal.labels.iter()));
+    }
     let mut labels: Vec<(&str, &str)> = signal.labels.iter().collect();
     labels.sort_unstable();
-    let scope: [(&str, &str); 3] = [("alertname", rule), ("metric", signal.name), ("source", signal.source)];
     Fingerprint::of_pairs(scope.into_iter().chain(labels))
 }

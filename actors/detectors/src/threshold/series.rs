@@ -1,12 +1,9 @@
 //! One series under one rule: its window, and where it stands between calm and firing.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    time::Duration,
-};
+use std::collections::{BTreeMap, VecDeque};
 
 use opspilot_kernel::{
-    alert::{AlertRecord, Observation, ResolvedBy, Transition},
+    alert::{AlertRecord, ResolvedBy, Transition},
     fingerprint::Fingerprint,
     ids::{AlertId, Seq},
     signal::Severity,
@@ -14,44 +11,19 @@ use opspilot_kernel::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{config::Rule, window::Window};
-use crate::{
-    episodes::Moment,
-    template::{DESCRIPTION_BYTES, TITLE_BYTES, Template},
+use super::{
+    compiled::Compiled,
+    say::Claim,
+    window::{Pushed, Window},
 };
+use crate::episodes::Moment;
 
 /// While an alert fires, what is new about it is told this often.
-const REPORT_EVERY: Duration = Duration::from_secs(30);
+const REPORT_EVERY: std::time::Duration = std::time::Duration::from_secs(30);
 /// What a label takes besides its texts, about.
 const LABEL_BYTES: usize = 64;
 /// How many points are kept as evidence from each end.
-const KEPT: usize = 25;
-
-/// A rule made ready.
-#[derive(Debug)]
-pub(crate) struct Compiled {
-    pub(crate) rule: Rule,
-    pub(crate) digest: u64,
-    pub(crate) title: Option<Template>,
-    pub(crate) description: Template,
-}
-
-impl Compiled {
-    pub(crate) fn new(rule: Rule) -> Compiled {
-        let what =
-            (&rule.metric, &rule.labels, &rule.source, rule.agg, rule.window, rule.op, rule.value, rule.hold, rule.clear, rule.min_samples);
-        let digest = crate::rules::digest(&what);
-        // checked with the configuration; a template that cannot be read is as good as none
-        let title = rule.title.as_deref().and_then(|text| Template::parse(text).ok());
-        let description = Template::parse(&rule.description).unwrap_or_default();
-        Compiled { rule, digest, title, description }
-    }
-
-    /// How long a series that does not fire is remembered without a sample.
-    fn memory(&self) -> Duration {
-        self.rule.resolve_after.0.max(self.rule.window.0).max(self.rule.hold.0)
-    }
-}
+pub(super) const KEPT: usize = 25;
 
 /// A sample as it comes in.
 #[derive(Debug, Clone, Copy)]
@@ -67,26 +39,33 @@ pub(crate) struct Point {
 pub(crate) struct Series {
     pub(crate) rule: String,
     pub(crate) digest: u64,
-    metric: String,
-    source: String,
+    pub(super) metric: String,
+    pub(super) source: String,
     /// The sender's labels.
-    labels: BTreeMap<String, String>,
-    window: Window,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) labels: BTreeMap<String, String>,
+    #[serde(skip)]
+    pub(super) window: Window,
     /// The newest sample, and what the window gave then.
-    last_seq: Seq,
-    last_at: Timestamp,
+    pub(super) last_seq: Seq,
+    pub(super) last_at: Timestamp,
     pub(crate) last_logged: Timestamp,
-    value: Bits,
-    phase: Phase,
+    pub(super) value: Bits,
+    pub(super) phase: Phase,
+    /// The alert that says it is silent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) gone: Option<Claim>,
     /// Samples beyond the limit since the previous record, when the newest of them was received, and
     /// some of them.
-    count: u64,
-    counted_at: Option<Timestamp>,
-    points: Points,
+    pub(super) count: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) counted_at: Option<Timestamp>,
+    #[serde(skip)]
+    pub(super) points: Points,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-enum Phase {
+pub(super) enum Phase {
     /// Within the limit, or not known.
     Calm,
     /// Beyond it, not for long enough yet.
@@ -97,14 +76,14 @@ enum Phase {
         since_at: Option<Timestamp>,
         first: Seq,
     },
-    /// An alert fires.
-    Firing { alert: AlertId, recorded_at: Timestamp, title: String, severity: Severity },
+    /// An alert fires; once it would be over, since when, by the clock and by the samples' own time.
+    Firing { alert: AlertId, recorded_at: Timestamp, title: String, severity: Severity, over: Option<(Timestamp, Timestamp)> },
 }
 
 /// A number by its bits, because decimal digits are not exact.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(into = "u64", from = "u64")]
-struct Bits(f64);
+pub(super) struct Bits(pub(super) f64);
 
 impl From<Bits> for u64 {
     fn from(bits: Bits) -> u64 {
@@ -119,15 +98,14 @@ impl From<u64> for Bits {
 }
 
 /// The first points and the last ones.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-struct Points {
-    first: Vec<(Timestamp, Bits)>,
-    last: VecDeque<(Timestamp, Bits)>,
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Points {
+    pub(super) first: Vec<(Timestamp, f64)>,
+    pub(super) last: VecDeque<(Timestamp, f64)>,
 }
 
 impl Points {
-    fn push(&mut self, point: Point) {
-        let kept = (point.at, Bits(point.value));
+    pub(super) fn push(&mut self, kept: (Timestamp, f64)) {
         if self.first.len() < KEPT {
             self.first.push(kept);
             return;
@@ -149,10 +127,11 @@ impl Series {
             labels,
             window: Window::default(),
             last_seq: point.seq,
-            last_at: point.at,
+            last_at: point.at.min(point.logged_at),
             last_logged: point.logged_at,
             value: Bits(0.0),
             phase: Phase::Calm,
+            gone: None,
             count: 0,
             counted_at: None,
             points: Points::default(),
@@ -169,41 +148,52 @@ impl Series {
         matches!(self.phase, Phase::Firing { .. })
     }
 
-    /// When it is over without a further sample: the alert, or the memory of the series.
+    /// When it is forgotten without a further sample.
     pub(crate) fn ends_at(&self, compiled: &Compiled) -> Timestamp {
-        let span = if self.is_firing() { compiled.rule.resolve_after.0 } else { compiled.memory() };
-        self.last_logged.after(span)
+        self.last_logged.after(compiled.memory())
     }
 
-    /// When time alone makes it fire or ends its alert.
+    /// When time alone makes it fire or ends an alert.
     pub(crate) fn timer(&self, compiled: &Compiled) -> Option<Timestamp> {
-        match self.phase {
+        let rule = &compiled.rule;
+        let phase = match self.phase {
             Phase::Calm => None,
-            Phase::Held { since, .. } => Some(since.after(compiled.rule.hold.0)),
-            Phase::Firing { .. } => Some(self.ends_at(compiled)),
-        }
+            Phase::Held { since, .. } => Some(since.after(rule.hold.0)),
+            Phase::Firing { over, .. } => {
+                let quiet = self.last_logged.after(rule.resolve_after.0);
+                Some(over.map_or(quiet, |(since, _)| since.after(rule.keep_firing_for.0).min(quiet)))
+            }
+        };
+        // one that is missed ends when it is forgotten, which needs a tick as well
+        let silence =
+            rule.absent_after.map(|after| if self.gone.is_none() { self.last_logged.after(after.0) } else { self.ends_at(compiled) });
+        phase.into_iter().chain(silence).min()
     }
 
-    /// Takes a sample in; false if it is too late for the window and was left out.
-    pub(crate) fn observe(&mut self, fingerprint: Fingerprint, compiled: &Compiled, point: Point, out: &mut Vec<AlertRecord>) -> bool {
+    /// Takes a sample in.
+    pub(crate) fn observe(&mut self, fingerprint: Fingerprint, compiled: &Compiled, point: Point, out: &mut Vec<AlertRecord>) -> Pushed {
         let rule = &compiled.rule;
-        // a sender whose clock is ahead must not push everybody else's samples out of the window
-        let at = point.at.min(point.logged_at);
-        if !self.window.push(at, point.value, rule.window.0) {
-            return false;
-        }
         let now = point.logged_at;
-        (self.last_seq, self.last_at, self.last_logged) = (point.seq, point.at, now);
-        let enough = self.window.count() >= u64::from(rule.min_samples);
-        let value = self.window.aggregate(rule.agg).filter(|_| enough);
+        // a sender whose clock is ahead must not push everybody else's samples out of the window
+        let at = point.at.min(now);
+        let limit = rule.limit();
+        let pushed = if limit.is_some() { self.window.push(at, point.value, compiled.shape) } else { Pushed::Taken };
+        if pushed == Pushed::Late {
+            return pushed;
+        }
+        let moment = Moment { seq: point.seq, at: now };
+        self.is_back(at, moment, out);
+        (self.last_seq, self.last_at, self.last_logged) = (point.seq, at, now);
+        let Some((op, limit)) = limit else { return pushed };
+        let enough = rule.min_samples <= 1 || self.window.count() >= u64::from(rule.min_samples);
+        let value = if enough { self.window.aggregate(compiled.shape) } else { None };
         self.value = value.map_or(self.value, Bits);
-        let beyond = value.is_some_and(|value| rule.op.holds(value, rule.value));
+        let beyond = value.is_some_and(|value| op.holds(value, limit));
         if beyond {
             self.count = self.count.saturating_add(1);
             self.counted_at = Some(now);
-            self.points.push(point);
+            self.points.push((at, point.value));
         }
-        let moment = Moment { seq: point.seq, at: now };
         match &mut self.phase {
             Phase::Calm if beyond => {
                 self.phase = Phase::Held { since: now, since_at: Some(at), first: point.seq };
@@ -219,17 +209,46 @@ impl Series {
                 self.phase = Phase::Calm;
                 (self.count, self.points) = (0, Points::default());
             }
-            Phase::Firing { recorded_at, .. } => {
-                *recorded_at = (*recorded_at).min(now);
-                let due = now.since(*recorded_at) >= REPORT_EVERY;
-                if value.is_some_and(|value| !rule.op.holds(value, rule.clear.unwrap_or(rule.value))) {
-                    self.resolve(fingerprint, compiled, ResolvedBy::Clear, None, moment, out);
-                } else if due && self.count > 0 {
-                    self.report(fingerprint, compiled, moment, out);
-                }
+            Phase::Firing { .. } => {
+                let over = value.map(|value| !op.holds(value, rule.clear.unwrap_or(limit)));
+                self.go_on(fingerprint, compiled, over, at, moment, out);
             }
         }
-        true
+        pushed
+    }
+
+    /// A sample came while an alert fires; `over` says whether it would be over by that.
+    fn go_on(
+        &mut self,
+        fingerprint: Fingerprint,
+        compiled: &Compiled,
+        is_over: Option<bool>,
+        at: Timestamp,
+        moment: Moment,
+        out: &mut Vec<AlertRecord>,
+    ) {
+        let keep = compiled.rule.keep_firing_for.0;
+        let Phase::Firing { recorded_at, over, .. } = &mut self.phase else { return };
+        *recorded_at = (*recorded_at).min(moment.at);
+        let due = moment.at.since(*recorded_at) >= REPORT_EVERY;
+        let kept = match is_over {
+            Some(true) => {
+                let (since, since_at) = over.get_or_insert((moment.at, at));
+                // a clock that was set back must not stretch the wait
+                *since = (*since).min(moment.at);
+                moment.at.since(*since) < keep && at.since(*since_at) < keep
+            }
+            Some(false) => {
+                *over = None;
+                true
+            }
+            None => true,
+        };
+        if !kept {
+            self.resolve(fingerprint, compiled, ResolvedBy::Clear, None, moment, out);
+        } else if due && self.count > 0 {
+            self.report(fingerprint, compiled, moment, out);
+        }
     }
 
     /// Fires if the limit has been passed for long enough: by the log's time, or by the samples' own,
@@ -249,7 +268,8 @@ impl Series {
             return;
         }
         let alert = AlertId::derived(&[&self.rule, &fingerprint.to_string(), &first.to_string()]);
-        self.phase = Phase::Firing { alert, recorded_at: moment.at, title: self.title(compiled), severity: compiled.rule.severity };
+        let (title, severity) = (self.title(compiled), compiled.rule.severity);
+        self.phase = Phase::Firing { alert, recorded_at: moment.at, title, severity, over: None };
         self.say(fingerprint, compiled, Transition::Firing, moment, out);
     }
 
@@ -261,8 +281,8 @@ impl Series {
         self.say(fingerprint, compiled, Transition::Repeat, Moment { seq: self.last_seq, ..moment }, out);
     }
 
-    /// Ends the alert, if one fires; what was counted and not yet said is said first.
-    pub(crate) fn resolve(
+    /// Ends the alert about the limit, if one fires; what was counted and not yet said is said first.
+    pub(super) fn resolve(
         &mut self,
         fingerprint: Fingerprint,
         compiled: &Compiled,
@@ -287,9 +307,27 @@ impl Series {
         self.phase = Phase::Calm;
     }
 
+    /// Nothing more is said of it: whatever fires is over.
+    pub(crate) fn end(
+        &mut self,
+        fingerprint: Fingerprint,
+        compiled: &Compiled,
+        by: ResolvedBy,
+        why: Option<&str>,
+        moment: Moment,
+        out: &mut Vec<AlertRecord>,
+    ) {
+        self.resolve(fingerprint, compiled, by, why, moment, out);
+        if let Some(gone) = self.gone.take() {
+            let why = why.unwrap_or("it was silent for so long that it is not expected any more");
+            out.push(gone.over(&self.face(), by, moment.at, why, moment));
+        }
+    }
+
     /// It was rebuilt from stored samples for a rule that holds from `seq` on: nothing was said about it yet, and what is
     /// said has its own name, whatever the rule meant before.
     pub(crate) fn recalled(&mut self, compiled: &Compiled, seq: Seq) {
+        self.gone = None;
         let (since, since_at) = match self.phase {
             Phase::Calm => return,
             Phase::Held { since, since_at, .. } => (since, since_at),
@@ -298,121 +336,29 @@ impl Series {
         self.phase = Phase::Held { since, since_at, first: seq };
     }
 
-    /// A wait is over: fires, unless the series has been silent for so long that nobody knows.
-    pub(crate) fn wait_is_over(&mut self, fingerprint: Fingerprint, compiled: &Compiled, moment: Moment, out: &mut Vec<AlertRecord>) {
-        if moment.at.since(self.last_logged) <= compiled.rule.window.0 {
-            self.fire_if_held(fingerprint, compiled, moment, None, out);
-        }
-    }
-
-    fn say(&mut self, fingerprint: Fingerprint, compiled: &Compiled, transition: Transition, moment: Moment, out: &mut Vec<AlertRecord>) {
-        let mut record = self.record(fingerprint, compiled, transition, moment);
-        if transition == Transition::Repeat {
-            // whoever resolved the incident since then has seen all that this counts
-            record.logged_at = self.counted_at.unwrap_or(moment.at);
-        }
-        record.count = std::mem::take(&mut self.count);
-        let points = std::mem::take(&mut self.points);
-        record.evidence = points
-            .first
-            .into_iter()
-            .chain(points.last)
-            .map(|(at, Bits(value))| Observation::Metric {
-                at,
-                source: self.source.clone(),
-                name: self.metric.clone(),
-                value,
-                expected: None,
-            })
-            .collect();
-        out.push(record);
-    }
-
-    fn record(&self, fingerprint: Fingerprint, compiled: &Compiled, transition: Transition, moment: Moment) -> AlertRecord {
-        let (alert, title, severity) = match &self.phase {
-            Phase::Firing { alert, title, severity, .. } => (alert.clone(), title.clone(), *severity),
-            // never said of a series that does not fire
-            Phase::Calm | Phase::Held { .. } => (AlertId::derived(&[]), String::new(), compiled.rule.severity),
-        };
-        let mut labels = self.labels.clone();
-        for (name, value) in [("alertname", &self.rule), ("metric", &self.metric), ("source", &self.source)] {
-            labels.insert(name.to_owned(), value.clone());
-        }
-        AlertRecord {
-            alert,
-            detected_by: super::ID.to_owned(),
-            rule: self.rule.clone(),
-            fingerprint,
-            transition,
-            resolved_by: None,
-            at: self.last_at,
-            logged_at: moment.at,
-            signal_seq: moment.seq,
-            count: 0,
-            source: self.source.clone(),
-            title,
-            description: self.rendered(&compiled.description, compiled, DESCRIPTION_BYTES),
-            severity,
-            labels,
-            supports: false,
-            evidence: Vec::new(),
-        }
-    }
-
-    fn title(&self, compiled: &Compiled) -> String {
-        if let Some(template) = &compiled.title {
-            return self.rendered(template, compiled, TITLE_BYTES);
-        }
+    /// Time has passed; true if that changed anything.
+    pub(crate) fn wait(&mut self, fingerprint: Fingerprint, compiled: &Compiled, moment: Moment, out: &mut Vec<AlertRecord>) -> bool {
         let rule = &compiled.rule;
-        let mut title = rule.metric.clone();
-        if !self.labels.is_empty() {
-            let labels: Vec<String> = self.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
-            title.push_str(&format!("{{{}}}", crate::evidence::cut(&labels.join(","), TITLE_BYTES / 4)));
-        }
-        if rule.agg != super::config::Aggregation::Last {
-            title.push_str(&format!(" {}", rule.agg.as_str()));
-        }
-        title.push_str(&format!(" {} {} {}", short(self.value.0), rule.op, short(rule.value)));
-        if !rule.hold.0.is_zero() {
-            title.push_str(&format!(" for {}", rule.hold));
-        }
-        title.push_str(&format!(" on {}", self.source));
-        crate::evidence::cut(&title, TITLE_BYTES * 2).to_owned()
-    }
-
-    fn rendered(&self, template: &Template, compiled: &Compiled, limit: usize) -> String {
-        template.render(limit, |name, out| match name {
-            "value" => out.push_str(&short(self.value.0)),
-            "metric" => out.push_str(&compiled.rule.metric),
-            "source" => out.push_str(&self.source),
-            other => {
-                let label = other.strip_prefix("labels.").and_then(|label| self.labels.get(label));
-                out.push_str(label.map_or("", String::as_str));
+        let said = out.len();
+        match &self.phase {
+            Phase::Calm => {}
+            // one that has been silent for so long may be anything by now
+            Phase::Held { .. } if moment.at.since(self.last_logged) > rule.window.0 => {}
+            Phase::Held { .. } => self.fire_if_held(fingerprint, compiled, moment, None, out),
+            Phase::Firing { over: Some((since, _)), .. } if moment.at >= since.after(rule.keep_firing_for.0) => {
+                self.resolve(fingerprint, compiled, ResolvedBy::Clear, None, moment, out);
             }
-        })
+            Phase::Firing { .. } if moment.at >= self.last_logged.after(rule.resolve_after.0) => {
+                self.resolve(fingerprint, compiled, ResolvedBy::Quiet, None, moment, out);
+            }
+            Phase::Firing { .. } => {}
+        }
+        if let Some(after) = rule.absent_after
+            && self.gone.is_none()
+            && moment.at >= self.last_logged.after(after.0)
+        {
+            self.is_gone(compiled, after, moment, out);
+        }
+        out.len() > said
     }
-}
-
-/// The state of a rule that is gone: resolved with what is known of it.
-pub(crate) fn abandoned(mut series: Series) -> Option<(Series, Compiled)> {
-    if !series.is_firing() {
-        return None;
-    }
-    let mut rule = Rule::new(&series.rule, &series.metric, super::config::Comparison::Gt, 0.0);
-    rule.description = "the rule was changed or removed".to_owned();
-    series.count = 0;
-    Some((series, Compiled::new(rule)))
-}
-
-/// A number as people write it: at most two decimals, more only for small ones.
-pub(crate) fn short(value: f64) -> String {
-    let size = value.abs();
-    let text = if size >= 1e15 || (size > 0.0 && size < 1e-4) {
-        return format!("{value:e}");
-    } else if size >= 1.0 {
-        format!("{value:.2}")
-    } else {
-        format!("{value:.4}")
-    };
-    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }

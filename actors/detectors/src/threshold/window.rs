@@ -1,194 +1,289 @@
 //! The samples of one series within a window of event time.
 //!
-//! Exact up to [`EXACT`] samples. When there are more, those that fall into the same sixty-fourth of
-//! the window are joined, so that memory is bounded at any rate and the window's far edge blurs by a
-//! sixty-fourth at most. Nothing is carried along from sample to sample that could drift: every
-//! figure is computed from what is in the window.
+//! The window ends with the newest sample, that one included, and begins just behind the moment its span before it, as in
+//! Prometheus. A sample that comes late lands where it belongs while that lies within the window. Of two with the same
+//! time the one that came last counts.
+//!
+//! So many samples as [`Shape::keep`] says are kept one by one, and every figure is computed from what is in the window, so
+//! nothing drifts. When there are more, the oldest quarter is joined to cells of a sixty-fourth of the window each, and the
+//! window's far edge blurs by one cell; for percentiles, which cannot be computed from cells, the oldest leave early.
 
 use std::{collections::VecDeque, time::Duration};
 
 use opspilot_kernel::time::Timestamp;
-use serde::{Deserialize, Serialize};
 
-use super::config::Aggregation;
+use super::{
+    aggregation::Aggregation,
+    pack::{Cut, Packer, Unpacker},
+    rate::Run,
+};
 
-/// So many samples are kept one by one.
-const EXACT: usize = 128;
-/// Into so many parts the window is divided when there are more.
+/// Into so many parts the window is divided when there are more samples than are kept one by one.
 const PARTS: i64 = 64;
 
-/// A window and what is in it, oldest first.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Window {
-    cells: VecDeque<Cell>,
+/// What a rule asks of its windows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shape {
+    pub(crate) aggregation: Aggregation,
+    pub(crate) span: Duration,
+    /// So many samples are kept one by one.
+    pub(crate) keep: usize,
 }
 
-/// One sample, or several that were joined.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(into = "Stored", from = "Stored")]
+impl Shape {
+    /// Only the newest sample and their number up to `keep` are asked for.
+    fn is_of_newest(self) -> bool {
+        self.aggregation == Aggregation::Last
+    }
+
+    fn is_sorted(self) -> bool {
+        matches!(self.aggregation, Aggregation::Percentile(_))
+    }
+
+    /// Whether what is asked for depends on the order of the samples.
+    fn is_of_order(self) -> bool {
+        matches!(self.aggregation, Aggregation::Rate | Aggregation::Increase | Aggregation::Delta)
+    }
+
+    fn part(self) -> i64 {
+        i64::try_from(self.span.as_millis()).unwrap_or(i64::MAX).div_euclid(PARTS).max(1)
+    }
+}
+
+/// What became of a sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pushed {
+    /// It counts.
+    Taken,
+    /// It counts, and others had to be joined or to leave early for it.
+    Crowded,
+    /// It was too late and is left out.
+    Late,
+}
+
+/// A window and what is in it, oldest first: what was joined, then what is kept one by one.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Window {
+    joined: VecDeque<Cell>,
+    samples: VecDeque<(Timestamp, f64)>,
+    /// The values of `samples` by size, for percentiles; never stored.
+    sorted: Vec<f64>,
+}
+
+/// Several samples that were joined.
+#[derive(Debug, Clone, Copy, PartialEq)]
 struct Cell {
-    /// Event time of the newest sample in it.
-    at: Timestamp,
-    count: u64,
+    run: Run,
     sum: f64,
     min: f64,
     max: f64,
-    last: f64,
-}
-
-/// A cell as it is stored: numbers by their bits, because decimal digits are not exact.
-type Stored = (i64, u64, u64, u64, u64, u64);
-
-impl From<Cell> for Stored {
-    fn from(cell: Cell) -> Stored {
-        (cell.at.millis(), cell.count, cell.sum.to_bits(), cell.min.to_bits(), cell.max.to_bits(), cell.last.to_bits())
-    }
-}
-
-impl From<Stored> for Cell {
-    fn from((at, count, sum, min, max, last): Stored) -> Cell {
-        let [sum, min, max, last] = [sum, min, max, last].map(f64::from_bits);
-        Cell { at: Timestamp::from_millis(at), count, sum, min, max, last }
-    }
 }
 
 impl Cell {
-    fn join(&mut self, newer: Cell) {
-        self.at = newer.at;
-        self.count = self.count.saturating_add(newer.count);
-        self.sum += newer.sum;
-        self.min = self.min.min(newer.min);
-        self.max = self.max.max(newer.max);
-        self.last = newer.last;
+    fn of(at: Timestamp, value: f64) -> Cell {
+        Cell { run: Run::of(at, value), sum: value, min: value, max: value }
+    }
+
+    fn measure(&mut self, value: f64) {
+        self.sum += value;
+        self.min = self.min.min(value);
+        self.max = self.max.max(value);
     }
 }
 
 impl Window {
-    /// Takes a sample in, whatever its order; false if it is too late for the window.
-    pub(crate) fn push(&mut self, at: Timestamp, value: f64, span: Duration) -> bool {
-        let newest = self.cells.back().map_or(at, |cell| cell.at.max(at));
-        if newest.since(at) >= span {
-            return false;
+    /// Takes a sample in, whatever its order.
+    pub(crate) fn push(&mut self, at: Timestamp, value: f64, shape: Shape) -> Pushed {
+        let newest = self.newest().map_or(at, |newest| newest.max(at));
+        if newest.since(at) >= shape.span {
+            return Pushed::Late;
         }
-        let place = self.cells.partition_point(|cell| cell.at <= at);
-        self.cells.insert(place, Cell { at, count: 1, sum: value, min: value, max: value, last: value });
-        while self.cells.front().is_some_and(|cell| newest.since(cell.at) >= span) {
-            self.cells.pop_front();
+        if self.joined.back().is_some_and(|cell| at <= cell.run.last_at) {
+            return self.push_joined(at, value, shape);
         }
-        if self.cells.len() > EXACT {
-            self.coalesce(span);
+        // nearly always the newest
+        let place = match self.samples.back() {
+            Some((last, _)) if *last >= at => self.samples.partition_point(|(time, _)| *time < at),
+            _ => self.samples.len(),
+        };
+        match self.samples.get_mut(place) {
+            Some((time, former)) if *time == at => {
+                let former = std::mem::replace(former, value);
+                self.unsort(former, shape);
+            }
+            _ => self.samples.insert(place, (at, value)),
         }
-        true
+        if shape.is_sorted() {
+            let place = self.sorted.partition_point(|sorted| sorted.total_cmp(&value).is_lt());
+            self.sorted.insert(place, value);
+        }
+        self.expire(newest, shape);
+        if self.samples.len() <= shape.keep.max(1) {
+            return Pushed::Taken;
+        }
+        if !shape.is_of_newest() && !shape.is_sorted() {
+            self.join(shape);
+            return Pushed::Crowded;
+        }
+        while self.samples.len() > shape.keep.max(1) {
+            self.drop_oldest(shape);
+        }
+        if shape.is_of_newest() { Pushed::Taken } else { Pushed::Crowded }
     }
 
-    fn coalesce(&mut self, span: Duration) {
-        let part = i64::try_from(span.as_millis()).unwrap_or(i64::MAX).div_euclid(PARTS).max(1);
-        let mut joined: VecDeque<Cell> = VecDeque::with_capacity(EXACT);
-        for cell in self.cells.drain(..) {
-            match joined.back_mut() {
-                Some(before) if before.at.millis().div_euclid(part) == cell.at.millis().div_euclid(part) => before.join(cell),
-                _ => joined.push_back(cell),
+    /// A sample among those that were joined: it can be added to them where their order does not matter.
+    fn push_joined(&mut self, at: Timestamp, value: f64, shape: Shape) -> Pushed {
+        if shape.is_of_order() {
+            return Pushed::Late;
+        }
+        let place = self.joined.partition_point(|cell| cell.run.last_at < at);
+        let Some(cell) = self.joined.get_mut(place) else { return Pushed::Late };
+        cell.measure(value);
+        cell.run.count = cell.run.count.saturating_add(1);
+        Pushed::Taken
+    }
+
+    fn expire(&mut self, newest: Timestamp, shape: Shape) {
+        while self.joined.front().is_some_and(|cell| newest.since(cell.run.last_at) >= shape.span) {
+            self.joined.pop_front();
+        }
+        while self.samples.front().is_some_and(|(at, _)| newest.since(*at) >= shape.span) {
+            self.drop_oldest(shape);
+        }
+    }
+
+    fn drop_oldest(&mut self, shape: Shape) {
+        if let Some((_, value)) = self.samples.pop_front() {
+            self.unsort(value, shape);
+        }
+    }
+
+    fn unsort(&mut self, value: f64, shape: Shape) {
+        if shape.is_sorted() {
+            let place = self.sorted.partition_point(|sorted| sorted.total_cmp(&value).is_lt());
+            if place < self.sorted.len() {
+                self.sorted.remove(place);
             }
         }
-        self.cells = joined;
+    }
+
+    fn join(&mut self, shape: Shape) {
+        let part = shape.part();
+        let count = self.samples.len().div_ceil(4);
+        for (at, value) in self.samples.drain(..count) {
+            match self.joined.back_mut() {
+                Some(cell) if cell.run.last_at.millis().div_euclid(part) == at.millis().div_euclid(part) => {
+                    cell.run.append(&Run::of(at, value));
+                    cell.measure(value);
+                }
+                _ => self.joined.push_back(Cell::of(at, value)),
+            }
+        }
+    }
+
+    fn newest(&self) -> Option<Timestamp> {
+        self.samples.back().map(|(at, _)| *at).or_else(|| self.joined.back().map(|cell| cell.run.last_at))
     }
 
     /// How many samples are in it.
     pub(crate) fn count(&self) -> u64 {
-        self.cells.iter().map(|cell| cell.count).sum()
+        let joined: u64 = self.joined.iter().map(|cell| cell.run.count).sum();
+        joined.saturating_add(u64::try_from(self.samples.len()).unwrap_or(u64::MAX))
     }
 
-    /// One number for them all; nothing if there is none, or if it is too large to be a number.
-    pub(crate) fn aggregate(&self, aggregation: Aggregation) -> Option<f64> {
-        let newest = self.cells.back()?;
-        let sum = || self.cells.iter().map(|cell| cell.sum).sum::<f64>();
-        let value = match aggregation {
-            Aggregation::Last => newest.last,
-            Aggregation::Min => self.cells.iter().map(|cell| cell.min).fold(f64::INFINITY, f64::min),
-            Aggregation::Max => self.cells.iter().map(|cell| cell.max).fold(f64::NEG_INFINITY, f64::max),
+    fn fold(&self, start: f64, cell: impl Fn(&Cell) -> f64, with: impl Fn(f64, f64) -> f64) -> f64 {
+        let joined = self.joined.iter().map(cell).fold(start, &with);
+        self.samples.iter().map(|(_, value)| *value).fold(joined, with)
+    }
+
+    fn run(&self) -> Option<Run> {
+        let mut runs = self.joined.iter().map(|cell| cell.run).chain(self.samples.iter().map(|(at, value)| Run::of(*at, *value)));
+        let mut whole = runs.next()?;
+        runs.for_each(|run| whole.append(&run));
+        Some(whole)
+    }
+
+    /// The least and the greatest value in it.
+    pub(crate) fn extremes(&self) -> (f64, f64) {
+        (self.fold(f64::INFINITY, |cell| cell.min, f64::min), self.fold(f64::NEG_INFINITY, |cell| cell.max, f64::max))
+    }
+
+    /// One number for them all; nothing if there are too few, or if it is too large to be a number.
+    pub(crate) fn aggregate(&self, shape: Shape) -> Option<f64> {
+        self.newest()?;
+        let sum = || self.fold(0.0, |cell| cell.sum, |sum, value| sum + value);
+        let value = match shape.aggregation {
+            Aggregation::Last => self.samples.back()?.1,
+            Aggregation::Min => self.extremes().0,
+            Aggregation::Max => self.extremes().1,
             Aggregation::Sum => sum(),
-            Aggregation::Avg => sum() / float(self.count()),
+            Aggregation::Avg => self.mean(sum()),
             Aggregation::Count => float(self.count()),
+            Aggregation::Rate => self.run()?.increase(shape.span)? / shape.span.as_secs_f64(),
+            Aggregation::Increase => self.run()?.increase(shape.span)?,
+            Aggregation::Delta => self.run()?.delta(shape.span)?,
+            Aggregation::Percentile(percent) => percent.of(&self.sorted)?,
         };
         value.is_finite().then_some(value)
     }
 
+    /// The mean is a number even where the sum is none any more.
+    fn mean(&self, sum: f64) -> f64 {
+        let count = float(self.count());
+        if sum.is_finite() {
+            return sum / count;
+        }
+        let joined: f64 = self.joined.iter().map(|cell| cell.sum / count).sum();
+        let mean = self.samples.iter().fold(joined, |mean, (_, value)| mean + value / count);
+        // rounding may carry it past the greatest number there is
+        let (least, greatest) = self.extremes();
+        mean.max(least).min(greatest)
+    }
+
+    pub(crate) fn pack(&self, packer: &mut Packer) {
+        packer.len(self.joined.len());
+        for Cell { run, sum, min, max } in &self.joined {
+            packer.time(run.first_at);
+            packer.time(run.last_at);
+            packer.count(run.count);
+            [run.first, run.last, run.lost, *sum, *min, *max].into_iter().for_each(|value| packer.value(value));
+        }
+        packer.len(self.samples.len());
+        for (at, value) in &self.samples {
+            packer.time(*at);
+            packer.value(*value);
+        }
+    }
+
+    pub(crate) fn unpack(unpacker: &mut Unpacker<'_>, shape: Shape) -> Result<Window, Cut> {
+        let mut window = Window::default();
+        for _ in 0..unpacker.len(51)? {
+            let (first_at, last_at, count) = (unpacker.time()?, unpacker.time()?, unpacker.count()?);
+            let (first, last, lost) = (unpacker.value()?, unpacker.value()?, unpacker.value()?);
+            let (sum, min, max) = (unpacker.value()?, unpacker.value()?, unpacker.value()?);
+            window.joined.push_back(Cell { run: Run { count, first_at, first, last_at, last, lost }, sum, min, max });
+        }
+        for _ in 0..unpacker.len(9)? {
+            window.samples.push_back((unpacker.time()?, unpacker.value()?));
+        }
+        if shape.is_sorted() {
+            window.sorted = window.samples.iter().map(|(_, value)| *value).collect();
+            window.sorted.sort_unstable_by(f64::total_cmp);
+        }
+        Ok(window)
+    }
+
     #[cfg(test)]
-    pub(crate) fn cells(&self) -> usize {
-        self.cells.len()
+    pub(crate) fn held(&self) -> usize {
+        self.joined.len() + self.samples.len() + self.sorted.len()
     }
 }
 
 /// A count as a number; exact up to 2^53, far above what a window can hold.
-fn float(count: u64) -> f64 {
+pub(crate) fn float(count: u64) -> f64 {
     u32::try_from(count).map_or(f64::from(u32::MAX), f64::from)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const MINUTE: Duration = Duration::from_secs(60);
-
-    fn at(millis: i64) -> Timestamp {
-        Timestamp::from_millis(1_000_000_000 + millis)
-    }
-
-    fn naive(samples: &[(i64, f64)], aggregation: Aggregation) -> Option<f64> {
-        // stable by time: of two samples of the same moment the one that came later is the last
-        let newest = samples.iter().map(|sample| sample.0).max()?;
-        let mut inside: Vec<(i64, f64)> = samples.iter().copied().filter(|sample| newest - sample.0 < 60_000).collect();
-        inside.sort_by_key(|sample| sample.0);
-        let values = inside.iter().map(|sample| sample.1);
-        let count = f64::from(u32::try_from(inside.len()).unwrap());
-        Some(match aggregation {
-            Aggregation::Last => inside.last()?.1,
-            Aggregation::Min => values.fold(f64::INFINITY, f64::min),
-            Aggregation::Max => values.fold(f64::NEG_INFINITY, f64::max),
-            Aggregation::Sum => values.sum(),
-            Aggregation::Avg => values.sum::<f64>() / count,
-            Aggregation::Count => count,
-        })
-    }
-
-    proptest! {
-        #[test]
-        fn every_aggregation_agrees_with_a_naive_one_in_any_order(samples in proptest::collection::vec((0..200_000_i64, -100..100_i32), 1..100)) {
-            let samples: Vec<(i64, f64)> = samples.into_iter().map(|(time, value)| (time, f64::from(value))).collect();
-            let mut window = Window::default();
-            let mut taken: Vec<(i64, f64)> = Vec::new();
-            for (time, value) in &samples {
-                let newest = taken.iter().map(|sample| sample.0).max().unwrap_or(*time);
-                prop_assert_eq!(window.push(at(*time), *value, MINUTE), newest - time < 60_000);
-                taken.push((*time, *value));
-                let stored = serde_json::to_string(&window).unwrap();
-                prop_assert_eq!(&serde_json::from_str::<Window>(&stored).unwrap(), &window);
-                for aggregation in Aggregation::ALL {
-                    prop_assert_eq!(window.aggregate(aggregation), naive(&taken, aggregation));
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_window_is_bounded_at_any_rate_and_hardly_loses_anything() {
-        let mut window = Window::default();
-        for n in 0..200_000_i64 {
-            window.push(at(n), 1.0, MINUTE);
-            assert!(window.cells() <= EXACT);
-        }
-        let count = window.aggregate(Aggregation::Count).unwrap();
-        assert!((59_000.0..=61_000.0).contains(&count), "{count}");
-    }
-
-    #[test]
-    fn sums_that_are_no_number_are_none() {
-        let mut window = Window::default();
-        window.push(at(0), f64::MAX, MINUTE);
-        window.push(at(1), f64::MAX, MINUTE);
-        assert_eq!(window.aggregate(Aggregation::Sum), None);
-        assert_eq!(window.aggregate(Aggregation::Max), Some(f64::MAX));
-        assert_eq!(Window::default().aggregate(Aggregation::Count), None);
-    }
-}
+#[path = "window_tests.rs"]
+mod tests;
