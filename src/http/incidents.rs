@@ -81,14 +81,10 @@ impl From<Kept> for Evidence {
             Evidence { id, kind: "log", at, source, text, name, value, until, measure, usual, spread, count, expected_low, expected_high };
         match kept.observation {
             Observation::Log { text, .. } => Evidence { text: Some(text), ..bare },
-            Observation::Metric { name, value, expected, .. } => Evidence {
-                kind: "metric",
-                name: Some(name),
-                value: Some(value),
-                expected_low: expected.map(|band| band.low),
-                expected_high: expected.map(|band| band.high),
-                ..bare
-            },
+            Observation::Metric { name, value, expected, .. } => {
+                let (expected_low, expected_high) = expected.map(|band| (band.low, band.high)).unzip();
+                Evidence { kind: "metric", name: Some(name), value: Some(value), expected_low, expected_high, ..bare }
+            }
             Observation::Change { name, value, until, measure, usual, spread, count, .. } => Evidence {
                 kind: "change",
                 name: Some(name),

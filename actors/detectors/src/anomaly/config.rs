@@ -85,7 +85,7 @@ pub struct Rule {
     pub extract: Option<Extract>,
     /// How values are judged: `auto`, which needs no tuning, or `zscore`, `mad`, `iqr` or `ewma`, by
     /// name or with settings, as in `{ mad: { window: 500, direction: high } }`. When it is changed,
-    /// its series are learned anew.
+    /// its series are learned anew, from the signals of the last hour (a million at most) on.
     #[serde(default)]
     pub method: Method,
     /// An unusual value that is beyond what is expected by less than this is of no interest, in

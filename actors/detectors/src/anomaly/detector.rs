@@ -1,6 +1,6 @@
 //! The detector itself: pure, fed with the log, asked for what it has to say.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use opspilot_kernel::{
     alert::{self, AlertRecord, Observation},
@@ -384,6 +384,23 @@ impl Detect for Detector {
 
     fn touch(&mut self) {
         self.episodes.touch();
+    }
+
+    fn changed_part(old: &Config, new: &Config) -> Option<(Config, Duration)> {
+        let compiled = |config: &Config| config.rules.iter().cloned().map(Compiled::new).collect::<Vec<_>>();
+        let known: BTreeMap<String, u64> = compiled(old).into_iter().map(|rule| (rule.rule.id, rule.digest)).collect();
+        let rules: Vec<Rule> = compiled(new)
+            .into_iter()
+            .filter(|compiled| known.get(&compiled.rule.id) != Some(&compiled.digest))
+            .map(|compiled| compiled.rule)
+            .collect();
+        // as far back as the shell goes
+        (!rules.is_empty()).then(|| (Config { rules, builtin_rules: false, ..new.clone() }, Duration::MAX))
+    }
+
+    fn adopt(&mut self, other: Detector, _seq: Seq) {
+        let episodes = &self.episodes;
+        self.keep.adopt(other.keep, |key| is_open(episodes, key));
     }
 
     fn counts(&self) -> Counts {

@@ -305,6 +305,36 @@ fn a_method_that_is_changed_begins_anew_and_ends_what_it_said() {
 }
 
 #[test]
+fn a_changed_rule_learns_from_the_signals_before_the_change_and_a_kill_changes_nothing_of_it() {
+    let of =
+        |name: &str| config(json!({ "builtin_rules": false, "rules": [{ "id": "latency", "metric": "latency", "method": method(name) }] }));
+    let entries = log_of(&after_calm(&[50.0, 400.0]), |_| true);
+    let (part, back) = Detector::changed_part(&of("zscore"), &of("mad")).unwrap();
+    assert_eq!((part, back), (of("mad"), Duration::MAX));
+    assert_eq!(Detector::changed_part(&of("mad"), &of("mad")), None);
+    for (kill, base) in [(false, 0), (true, 0), (true, usize::MAX)] {
+        let mut store = Store::default();
+        let (mut before, _) = store.restart(Detector::new(&of("zscore")), &[]);
+        entries[..40].iter().for_each(|entry| before.consume(entry, &mut Vec::new()));
+        store.commit(&mut before, base);
+        let mut after = Detector::new(&of("mad"));
+        after.take_over(&mut before);
+        let mut recalled = Detector::new(&of("mad"));
+        entries[10..40].iter().for_each(|entry| recalled.consume(entry, &mut Vec::new()));
+        after.adopt(recalled, 41);
+        let mut out = Vec::new();
+        after.consume(&entries[40], &mut out);
+        store.commit(&mut after, base);
+        if kill {
+            after = store.restart(Detector::new(&of("mad")), &entries[..41]).0;
+        }
+        after.consume(&entries[41], &mut out);
+        assert_eq!(outline(&out), [" 41000 firing 1 latency web-1"]);
+        assert!(out[0].description.contains("(no more than 31 values so far)"), "{}", out[0].description);
+    }
+}
+
+#[test]
 fn with_no_rules_it_watches_every_metric_and_says_little_of_a_healthy_machine() {
     let mut rng = Rng(11);
     let mut noise = |low: f64, width: f64| {

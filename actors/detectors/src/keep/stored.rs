@@ -5,10 +5,10 @@ use std::collections::{HashMap, hash_map};
 use opspilot_kernel::{ids::Seq, time::Timestamp};
 
 use super::{
-    Away, Keep, Kept, MARKER, Place, Shelf,
+    Keep, Kept, MARKER, Shelf,
     journal::{self, Entry},
     piece::{self, Piece},
-    slot,
+    place::{Away, HOUR, Place, Touch, slot},
 };
 use crate::state::Change;
 
@@ -165,13 +165,47 @@ impl<T: Kept> Keep<T> {
             .collect();
         for (key, away) in born {
             let Some((born, digest)) = away.born else { continue };
-            let is_this_life = away.stored.is_some() && self.stored(key, away).is_some_and(|piece| piece.seq >= born);
+            let is_this_life =
+                away.stored.is_some() && self.stored(key, away).is_some_and(|piece| piece.seq >= born && piece.digest == digest);
             if !is_this_life {
                 self.leaving.insert(key, Piece { digest, seq: born, since: born, body: Vec::new() });
                 self.due_since = Some(self.due_since.map_or(born, |since| since.min(born)));
             }
             self.places.insert(key, Place::Away(Away { born: None, ..away }));
         }
+    }
+}
+
+impl<T: Kept> Keep<T> {
+    /// Takes over what `other` learned of series from signals before this one: they begin with the first signal it met.
+    pub(crate) fn adopt(&mut self, other: Keep<T>, is_open: impl Fn(u64) -> bool) {
+        for learned in other.slots.into_iter().flatten() {
+            let Some(since) = learned.dirty else { continue };
+            let key = learned.key;
+            let stored = match self.places.get(&key) {
+                Some(Place::Held(place)) => {
+                    let place = *place;
+                    self.drop_slot(place)
+                }
+                Some(Place::Away(away)) => {
+                    let stored = away.stored;
+                    self.drop_leaving(key);
+                    stored
+                }
+                None if self.places.len() >= self.limits.known => continue,
+                None => None,
+            };
+            self.journal.add(Entry { key, seq: since, born: Some(learned.digest) });
+            let at = Timestamp::from_millis(i64::from(learned.hour).saturating_mul(HOUR));
+            let touch = Touch { key, digest: learned.digest, seq: since, at };
+            let place = self.hold(touch, learned.state, Some(since), stored, &is_open);
+            if let Some(slot) = slot(&mut self.slots, place) {
+                slot.seq = learned.seq;
+            }
+            self.waiting.push_back((key, since));
+        }
+        // they are older than what waits already
+        self.waiting.make_contiguous().sort_unstable_by_key(|(_, since)| *since);
     }
 }
 

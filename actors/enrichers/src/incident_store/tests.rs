@@ -109,6 +109,21 @@ fn a_firing_alert_opens_an_incident_that_looks_like_it() {
 }
 
 #[test]
+fn what_only_supports_is_listed_with_the_reason_and_opens_nothing() {
+    let mut pipeline = Pipeline::new(rules());
+    let of = |name, transition, second, supports| AlertRecord { supports, ..record(name, transition, second) };
+    pipeline.record(of("odd", Transition::Firing, 0, true)).record(of("odd", Transition::Repeat, 1, true));
+    pipeline.record(of("odd", Transition::Firing, 60, true)).record(of("odd", Transition::Resolved, 70, true));
+    assert!(pipeline.memory.board.incidents.is_empty());
+    let episode = &pipeline.memory.board.alerts[&alert("odd")].alert;
+    assert_eq!((episode.status, episode.incident_id.as_ref()), (AlertStatus::Resolved, None));
+    assert!(pipeline.decisions.iter().any(|decision| decision.text.ends_with("it supports what others say, and opens none alone")));
+    // with another word from its rule it does
+    pipeline.record(of("odd.2", Transition::Firing, 80, false));
+    assert_eq!(pipeline.only().incident.title, "odd is wrong");
+}
+
+#[test]
 fn an_old_stamp_makes_no_old_incident() {
     let mut pipeline = Pipeline::new(rules());
     let stamped = |transition, event: i64, second| AlertRecord { at: at(event), ..record("disk", transition, second) };
