@@ -12,6 +12,7 @@
 
 pub mod settings;
 
+mod auto;
 mod classic;
 mod moments;
 mod reach;
@@ -78,18 +79,23 @@ pub struct Judge(Inner);
 
 #[derive(Debug, Clone)]
 enum Inner {
+    Auto(Box<auto::Auto>),
     Classic(Box<Classic>),
 }
 
 impl Judge {
     /// One that has seen nothing.
     pub fn new(method: &Method) -> Judge {
-        Judge(Inner::Classic(Box::new(Classic::new(method))))
+        Judge(match method {
+            Method::Auto(settings) => Inner::Auto(Box::new(auto::Auto::new(settings))),
+            _ => Inner::Classic(Box::new(Classic::new(method))),
+        })
     }
 
     /// Judges `value` by what came before it, and learns it.
     pub fn step(&mut self, at: Timestamp, value: f64) -> Judged {
         match &mut self.0 {
+            Inner::Auto(auto) => auto.step(at, value),
             Inner::Classic(classic) => classic.step(at, value),
         }
     }
@@ -98,6 +104,7 @@ impl Judge {
     pub fn bytes(&self) -> usize {
         size_of::<Judge>()
             + match &self.0 {
+                Inner::Auto(auto) => size_of::<auto::Auto>() + auto.heap(),
                 Inner::Classic(classic) => size_of::<Classic>() + classic.heap(),
             }
     }
@@ -107,6 +114,7 @@ impl Judge {
         let mut to = Writer::default();
         to.byte(LAYOUT);
         match &self.0 {
+            Inner::Auto(auto) => auto.encode(&mut to),
             Inner::Classic(classic) => classic.encode(&mut to),
         }
         to.done()
@@ -123,7 +131,10 @@ impl Judge {
         if layout != LAYOUT {
             return Err(format!("the state has layout {layout}, not {LAYOUT}"));
         }
-        let inner = Inner::Classic(Box::new(Classic::decode(method, &mut from)?));
+        let inner = match method {
+            Method::Auto(settings) => Inner::Auto(Box::new(auto::Auto::decode(settings, &mut from)?)),
+            _ => Inner::Classic(Box::new(Classic::decode(method, &mut from)?)),
+        };
         from.end()?;
         Ok(Judge(inner))
     }

@@ -25,6 +25,15 @@ impl Writer {
         self.u64(value.to_bits());
     }
 
+    pub(super) fn f32(&mut self, value: f32) {
+        self.u32(value.to_bits());
+    }
+
+    pub(super) fn f32s<'a>(&mut self, values: impl ExactSizeIterator<Item = &'a f32>) {
+        self.u32(u32::try_from(values.len()).unwrap_or(u32::MAX));
+        values.for_each(|value| self.f32(*value));
+    }
+
     pub(super) fn f64s<'a>(&mut self, values: impl ExactSizeIterator<Item = &'a f64>) {
         self.u32(u32::try_from(values.len()).unwrap_or(u32::MAX));
         values.for_each(|value| self.f64(*value));
@@ -72,6 +81,12 @@ impl<'a> Reader<'a> {
         if value.is_finite() { Ok(value) } else { Err("a number in the state is not finite".to_owned()) }
     }
 
+    /// A number that is finite.
+    pub(super) fn f32(&mut self) -> Result<f32, String> {
+        let value = self.u32().map(f32::from_bits)?;
+        if value.is_finite() { Ok(value) } else { Err("a number in the state is not finite".to_owned()) }
+    }
+
     fn many<T>(&mut self, most: usize, mut one: impl FnMut(&mut Self) -> Result<T, String>) -> Result<Vec<T>, String> {
         let count = usize::try_from(self.u32()?).unwrap_or(usize::MAX);
         if count > most {
@@ -82,6 +97,10 @@ impl<'a> Reader<'a> {
 
     pub(super) fn f64s(&mut self, most: usize) -> Result<Vec<f64>, String> {
         self.many(most, Reader::f64)
+    }
+
+    pub(super) fn f32s(&mut self, most: usize) -> Result<Vec<f32>, String> {
+        self.many(most, Reader::f32)
     }
 
     pub(super) fn end(self) -> Result<(), String> {
