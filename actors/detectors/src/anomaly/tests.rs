@@ -216,6 +216,7 @@ fn several(held: usize) -> Config {
         { "id": "iqr", "match": ["__name__=\"n\""], "method": quick("iqr", "low"), "resolve_after": "2s" },
         { "id": "ewma", "match": ["__name__=~\"n|m\"", "source!=\"a\""], "method": quick("ewma", "both") },
         { "id": "took", "extract": { "pattern": r"(?P<value>-?\d+) (?P<who>\w)" }, "method": quick("zscore", "both") },
+        { "id": "auto", "metric": "n" },
     ] }))
 }
 
@@ -264,6 +265,28 @@ proptest! {
         let upto = upto.min(steps.len());
         let part = say(Detector::new(&several(19)), &steps[..upto]);
         prop_assert_eq!(&whole[..part.len()], &part[..]);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(6))]
+    #[test]
+    fn a1_kills_change_nothing_of_what_auto_says_after_it_has_learned_for_long(seed in 1..1_000_000_u64, fate in fate()) {
+        let mut rng = Rng(seed);
+        let steps: Vec<Step> = (0..1600_i64)
+            .map(|n| {
+                let noise = f64::from(u32::try_from(rng.below(100)).unwrap()) / 10.0;
+                let leap = if n % 400 > 396 && n > 1000 { 500.0 } else { 0.0 };
+                Step::metric(n * 300_000, ["a", "b"][usize::try_from(n % 2).unwrap()], "m", 50.0 + noise + leap)
+            })
+            .collect();
+        let config = config(json!({ "builtin_rules": true, "max_series": 1 }));
+        let whole = say(Detector::new(&config), &steps);
+        prop_assert!(!whole.is_empty());
+        let pace = Pace { span: 1 << 40, hour: Duration::from_secs(1 << 40), most: 20_000 };
+        let survived = survive(|| Detector::paced(&config, pace), &steps, &fate);
+        prop_assert_eq!(outline(&whole), outline(&survived));
+        prop_assert_eq!(whole, survived);
     }
 }
 
