@@ -17,6 +17,7 @@ limits: {requests: {read: 10000000, write: 10000000}}
 modules:
   connector.metrics: {enabled: false}
   detector.regex: {enabled: false}
+  detector.logTemplate: {enabled: false}
   detector.threshold: {enabled: false}
   detector.alert: {enabled: false}
 ";

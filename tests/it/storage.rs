@@ -19,6 +19,7 @@ ledger: {queue: 2}
 modules:
   connector.metrics: {enabled: false}
   detector.regex: {enabled: false}
+  detector.logTemplate: {enabled: false}
   detector.threshold: {enabled: false}
   detector.alert: {enabled: false}
 ";

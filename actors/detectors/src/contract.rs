@@ -5,7 +5,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::json;
 
 use crate::{
-    Detect, MODULES, alert, anomaly, heartbeat, regex,
+    Detect, MODULES, alert, anomaly, heartbeat, log_template, regex,
     testing::{Owned, Step, log_of, ms, say},
     threshold,
 };
@@ -28,6 +28,9 @@ fn check_each(check: impl Fn(&dyn Fn(&[Step]) -> Vec<opspilot_kernel::alert::Ale
     let slo = json!({ "id": "s", "errors": "m", "total": "m", "objective": 99.9 });
     let rules = json!([{ "id": "p", "metric": "m", "agg": "p95", "op": "gt", "value": 90 }, { "id": "r", "metric": "m", "agg": "rate", "op": "gt", "value": 90 }]);
     check(&run::<threshold::Detector>(json!({ "rules": rules, "slos": [slo] })));
+    check(&run::<log_template::Detector>(json!({})));
+    let learned = json!({ "id": "t", "learning": "0s", "learning_lines": 0, "burst_baseline": "5m", "stops": true });
+    check(&run::<log_template::Detector>(json!({ "rules": [learned] })));
     check(&run::<alert::Detector>(json!({})));
     check(&run::<heartbeat::Detector>(json!({})));
     let fed = json!({ "heartbeats": [
@@ -156,6 +159,7 @@ fn an_empty_batch_and_one_of_garbage_are_survived() {
     }
     survive::<regex::Detector>(&entries);
     assert!(survive::<anomaly::Detector>(&entries) > 0);
+    survive::<log_template::Detector>(&entries);
     assert!(survive::<alert::Detector>(&entries) > 0);
     assert!(survive::<threshold::Detector>(&entries) > 0);
     assert!(log_of(&[], |_| true).is_empty());

@@ -42,4 +42,5 @@ pub use self::{
 };
 
 /// Every detector there is.
-pub const MODULES: &[opspilot_runtime::Entry] = &[regex::ENTRY, threshold::ENTRY, anomaly::ENTRY, heartbeat::ENTRY, alert::ENTRY];
+pub const MODULES: &[opspilot_runtime::Entry] =
+    &[regex::ENTRY, log_template::ENTRY, threshold::ENTRY, anomaly::ENTRY, heartbeat::ENTRY, alert::ENTRY];

@@ -5,7 +5,7 @@
 //! | Keeps      | the open episodes by fingerprint, and each rule's cap (cache; snapshots and the log are the truth) |
 //! | On restart | restores its snapshots and goes on at its cursor; the same records come out |
 
-mod cap;
+pub(crate) mod cap;
 mod config;
 mod detector;
 mod engine;

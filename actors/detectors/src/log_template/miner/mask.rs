@@ -271,10 +271,13 @@ fn number(word: &[u8], start: usize) -> Option<(Mask, usize)> {
 /// Whether the letters at `at` may stand directly behind a number: a unit, `Z`, or `T` and a time.
 fn ends_number(word: &[u8], at: usize) -> bool {
     let letters = run(word, at);
+    let is_e = matches!(word.get(at), Some(b'e' | b'E'));
     if letters.digits {
-        let exponent = matches!(word.get(at), Some(b'e' | b'E'))
-            && word.get(at + 1..letters.end).is_some_and(|rest| rest.iter().all(u8::is_ascii_digit));
+        let exponent = is_e && word.get(at + 1..letters.end).is_some_and(|rest| rest.iter().all(u8::is_ascii_digit));
         return word.get(at) == Some(&b'T') || exponent;
+    }
+    if is_e && letters.end == at + 1 && matches!(word.get(at + 1), Some(b'-' | b'+')) {
+        return word.get(at + 2).is_some_and(u8::is_ascii_digit);
     }
     word.get(at..letters.end).is_some_and(|unit| unit == b"Z" || is_unit(unit))
 }

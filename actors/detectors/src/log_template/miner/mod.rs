@@ -33,6 +33,10 @@ use std::{
     fmt,
 };
 
+use serde::{Deserialize, Serialize};
+
+use crate::state::Change;
+
 use self::{
     scan::{Scanner, Shape, Word},
     store::{Store, Template},
@@ -59,7 +63,8 @@ impl Default for Settings {
 }
 
 /// Names a template: the hash of the shape that founded it. The same lines give the same ids, in whatever process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct TemplateId(pub u64);
 
 impl fmt::Display for TemplateId {
@@ -104,6 +109,8 @@ pub struct Miner {
     /// What happened since it was asked for; not kept unless somebody does.
     fates: Option<Vec<Fate>>,
     dirty: BTreeSet<u64>,
+    /// Restored before the template that it is about.
+    early: HashMap<u64, (u64, u64)>,
 }
 
 /// A line that matched a template with wildcards, so that the next one like it does not have to be compared.
@@ -130,6 +137,7 @@ impl Miner {
             merged: VecDeque::new(),
             fates: None,
             dirty: BTreeSet::new(),
+            early: HashMap::new(),
         }
     }
 
@@ -200,6 +208,61 @@ impl Miner {
     /// What became of templates since the last call; nothing unless [`Miner::track`] was called before.
     pub fn take_fates(&mut self) -> Vec<Fate> {
         self.fates.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// The places of a template where lines differ: the word there, with the key or the word before it, and what stands
+    /// there in `line`, a line of this template. Empty if the line is of another.
+    pub fn values<'a>(&mut self, id: TemplateId, line: &'a str) -> Vec<(String, &'a str)> {
+        let shape = self.scanner.scan(line, &mut self.words);
+        let Some(template) = self.store.by_id(self.current(id).0).filter(|template| template.fits(&self.words, shape)) else {
+            return Vec::new();
+        };
+        let places = self.words.iter().enumerate().filter_map(|(at, word)| Some((template.place(at)?, word.raw(line))));
+        places.collect()
+    }
+
+    /// What changed since the last call, as it is stored: pieces by name, nothing for what is gone. `touched` are the
+    /// templates that lines were learned of. Complete only if [`Miner::track`] was called before the first line.
+    pub(crate) fn changed(&mut self, touched: &BTreeSet<TemplateId>) -> Vec<Change> {
+        let dirty = std::mem::take(&mut self.dirty);
+        let mut changes: Vec<Change> = dirty.iter().map(|id| Change::of(format!("template/{id:016x}"), self.store.by_id(*id))).collect();
+        let seen = dirty.iter().copied().chain(touched.iter().map(|id| id.0)).collect::<BTreeSet<u64>>();
+        changes.extend(seen.into_iter().map(|id| {
+            let seen = self.store.by_id(id).map(|template| (template.seen, template.last));
+            Change::of(format!("seen/{id:016x}"), seen.as_ref())
+        }));
+        if !changes.is_empty() {
+            changes.push(Change::of("lines".to_owned(), Some(&self.store.clock())));
+        }
+        changes
+    }
+
+    /// Has everything given by the next [`Miner::changed`].
+    pub(crate) fn touch(&mut self) {
+        self.dirty = self.store.all_ids().collect();
+    }
+
+    /// Takes a piece back; false if it is none of a miner's. Pieces may come in any order.
+    pub(crate) fn restore(&mut self, key: &str, body: &[u8]) -> Result<bool, String> {
+        let read = |error: serde_json::Error| error.to_string();
+        if key == "lines" {
+            self.store.set_clock(serde_json::from_slice(body).map_err(read)?);
+        } else if key.starts_with("template/") {
+            let mut template: Template = serde_json::from_slice(body).map_err(read)?;
+            template.write();
+            (template.seen, template.last) = self.early.remove(&template.id).unwrap_or_default();
+            self.store.put(template);
+        } else if let Some(id) = key.strip_prefix("seen/") {
+            let id = u64::from_str_radix(id, 16).map_err(|error| error.to_string())?;
+            let seen = serde_json::from_slice(body).map_err(read)?;
+            match self.store.by_id_mut(id) {
+                Some(template) => (template.seen, template.last) = seen,
+                None => drop(self.early.insert(id, seen)),
+            }
+        } else {
+            return Ok(false);
+        }
+        Ok(true)
     }
 
     /// What has become of a template: the one it was merged into, or itself. Merged ids are remembered four times as many

@@ -4,10 +4,12 @@
 //! number takes the unit behind it along (`3 KB` and `87 B` are one shape), and a repetition of it in other words in
 //! parentheses (`2048 bytes (2 KB)`). A list of words of one shape counts as one of them, however long it is.
 
+use serde::{Deserialize, Serialize};
+
 use super::mask::{self, ALNUM, DIGIT, EQUALS, Mask, SLASH, SPACE, Sink, class};
 
 /// What is done with a word when shapes are compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) enum Kind {
     /// As it stands in the line.
     Constant,
@@ -51,6 +53,11 @@ impl Word {
             out.truncate(end);
             out.push('…');
         }
+    }
+
+    /// The word as it stands in the line, with its unit.
+    pub(super) fn raw<'a>(&self, line: &'a str) -> &'a str {
+        line.get(self.start..self.end.max(self.tail.1)).unwrap_or_default()
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     Settings, TemplateId,
     scan::{Kind, Shape, Word},
@@ -13,7 +15,7 @@ const ESTABLISHED: u64 = 3;
 const WORD_BYTES: usize = 64;
 
 /// A word of a template.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Slot {
     pub(super) hash: u64,
     pub(super) kind: Kind,
@@ -24,16 +26,19 @@ pub(super) struct Slot {
 }
 
 /// A template.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Template {
     pub(super) id: u64,
     /// Its place in the order of founding.
     pub(super) born: u64,
-    /// How many lines, and the newest of them.
+    /// How many lines, and the newest of them; they change with every line and are stored apart.
+    #[serde(skip)]
     pub(super) seen: u64,
+    #[serde(skip)]
     pub(super) last: u64,
     pub(super) cut: bool,
     pub(super) words: Vec<Slot>,
+    #[serde(skip)]
     pub(super) text: String,
 }
 
@@ -79,13 +84,29 @@ impl Template {
 
     fn bytes(&self) -> usize {
         let words: usize = self.words.iter().map(|word| word.text.len()).sum();
-        256 + self.words.len() * size_of::<Slot>() + words + self.text.capacity()
+        256 + self.words.len() * size_of::<Slot>() + words + self.text.len()
     }
 
     /// Whether every line of `other` is one of this template.
     pub(super) fn covers(&self, other: &Template) -> bool {
         self.words.len() == other.words.len()
             && self.words.iter().zip(&other.words).all(|(own, other)| own.wild || (!other.wild && own.hash == other.hash))
+    }
+
+    /// Whether a line of these words is one of this template.
+    pub(super) fn fits(&self, words: &[Word], shape: Shape) -> bool {
+        self.cut == shape.cut && self.matches(words)
+    }
+
+    /// How a place where lines differ is called; nothing for a constant.
+    pub(super) fn place(&self, at: usize) -> Option<String> {
+        let word = self.words.get(at)?;
+        if !word.wild && word.kind == Kind::Constant {
+            return None;
+        }
+        let own = if word.wild { "<*>" } else { &word.text };
+        let before = at.checked_sub(1).and_then(|at| self.words.get(at)).filter(|before| !before.wild && before.kind == Kind::Constant);
+        Some(before.map_or_else(|| own.to_owned(), |before| format!("{}{}{own}", before.text, if word.spaced { " " } else { "" })))
     }
 
     fn matches(&self, words: &[Word]) -> bool {
@@ -188,6 +209,28 @@ impl Store {
         self.get(*self.ids.get(&id)?).map(|template| template.text.as_str())
     }
 
+    /// What is stored of a template: how often and when it was seen, and what it is.
+    pub(super) fn by_id(&self, id: u64) -> Option<&Template> {
+        self.get(*self.ids.get(&id)?)
+    }
+
+    pub(super) fn by_id_mut(&mut self, id: u64) -> Option<&mut Template> {
+        self.templates.get_mut(*self.ids.get(&id)?)?.as_mut()
+    }
+
+    /// Lines and templates so far.
+    pub(super) fn clock(&self) -> (u64, u64) {
+        (self.lines, self.born)
+    }
+
+    pub(super) fn set_clock(&mut self, (lines, born): (u64, u64)) {
+        (self.lines, self.born) = (lines, born);
+    }
+
+    pub(super) fn all_ids(&self) -> impl Iterator<Item = u64> {
+        self.ids.keys().copied()
+    }
+
     #[cfg(test)]
     pub(super) fn texts(&self) -> impl Iterator<Item = &str> {
         self.templates.iter().flatten().map(|template| template.text.as_str())
@@ -220,9 +263,9 @@ impl Store {
     /// The template with wildcards that matches: the one with the fewest, and of these the oldest.
     pub(super) fn find(&self, words: &[Word]) -> Option<usize> {
         let first = words.first().map(|word| (word.hash, word.kind));
-        let mut keys = vec![key(words.len(), first), key(words.len(), None)];
-        keys.dedup();
-        let wild = keys.iter().filter_map(|key| self.buckets.get(key)).flat_map(|bucket| &bucket.wild);
+        let (own, any) = (key(words.len(), first), key(words.len(), None));
+        let keys = [Some(own), Some(any).filter(|any| *any != own)];
+        let wild = keys.into_iter().flatten().filter_map(|key| self.buckets.get(&key)).flat_map(|bucket| &bucket.wild);
         let matching = wild.filter_map(|slot| self.get(*slot).filter(|template| template.matches(words)).map(|template| (slot, template)));
         matching.min_by_key(|(_, template)| (template.wildcards(), template.born)).map(|(slot, _)| *slot)
     }
