@@ -268,7 +268,10 @@ impl Detector {
             if cap.advance(compiled.cap(), moment, out) {
                 dirty.insert(*index);
             }
-            out.iter_mut().skip(before).for_each(|record| HINT.clone_into(&mut record.description));
+            for record in out.iter_mut().skip(before) {
+                HINT.clone_into(&mut record.description);
+                record.supports = !compiled.rule.opens_incident;
+            }
             cap.due().is_some()
         });
     }
@@ -333,18 +336,7 @@ impl Detector {
         let observation = || {
             let name = cut(text, LINE_BYTES).to_owned();
             let (source, measure, usual) = (subject.source.to_owned(), Measure::Lines, Some(60.0 / usual.max(1.0)));
-            Some(Observation::Change {
-                at: last,
-                until: moment.at,
-                source,
-                name,
-                measure,
-                usual,
-                spread: None,
-                expected: None,
-                value: 0.0,
-                count: 0,
-            })
+            Some(Observation::Change { at: last, until: moment.at, source, name, measure, usual, spread: None, value: 0.0, count: 0 })
         };
         let seen = Seen { fingerprint, at: last, logged_at: moment.at, seq: moment.seq, severity: compiled.rule.severity };
         let terms = Terms { cooldown: SILENT_FOR, ..compiled.terms };

@@ -152,6 +152,19 @@ fn what_the_cap_holds_back_is_told_once_a_minute() {
     assert!(said[2].title.contains("4 matches held back"), "{}", said[2].title);
 }
 
+#[test]
+fn the_builtin_rule_opens_no_incident_and_one_that_was_written_does() {
+    let day = 86_400_000;
+    let mut steps: Vec<Step> = (0..1100).map(|n| Step::log(n * day / 1000, "a", &format!("order {n} done"))).collect();
+    let errors = (0..8).map(|n| Step::log(2 * day + n, "a", &format!("{} error", "x".repeat(usize::try_from(n + 1).unwrap()))));
+    steps.extend(errors.chain([Step::tick(2 * day + 60_000)]));
+    let said = say(Detector::new(Config::default()), &steps);
+    assert_eq!(said.len(), 6, "five and what is held back: {:?}", outline(&said));
+    assert!(said.iter().all(|record| record.supports && record.rule == "log-template"));
+    let said = say(detector(vec![quick()]), &steps);
+    assert!(said.len() == 6 && said.iter().all(|record| !record.supports), "{:?}", outline(&said));
+}
+
 /// A log with everything in it: families that form, errors, bursts, silences and ends.
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let piece = (prop_oneof![Just(0_i64), 1..5000_i64, Just(60_000), Just(400_000)], 0..9_u8, 0..3_usize, 1..30_i64);
