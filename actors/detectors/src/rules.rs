@@ -69,11 +69,15 @@ pub(crate) fn check_texts(
     problems: &mut Vec<Problem>,
 ) {
     for (key, text) in [("title", title.unwrap_or_default()), ("description", description)] {
-        let pointer = format!("{at}/{key}");
-        match Template::parse(text) {
-            Err(unclosed) => problems.push(Problem::at(pointer, unclosed.to_string())),
-            Ok(template) => problems.extend(template.names().filter_map(&unknown).map(|problem| problem.under(&pointer))),
-        }
+        check_text(text, &unknown, &format!("{at}/{key}"), problems);
+    }
+}
+
+/// Checks one of them.
+pub(crate) fn check_text(text: &str, unknown: impl Fn(&str) -> Option<Problem>, pointer: &str, problems: &mut Vec<Problem>) {
+    match Template::parse(text) {
+        Err(unclosed) => problems.push(Problem::at(pointer, unclosed.to_string())),
+        Ok(template) => problems.extend(template.names().filter_map(&unknown).map(|problem| problem.under(pointer))),
     }
 }
 

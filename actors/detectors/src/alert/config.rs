@@ -1,6 +1,9 @@
 //! What a user may say about `detector.alert`.
 
-use opspilot_kernel::config::{ModuleConfig, Problem, Span};
+use opspilot_kernel::{
+    config::{ModuleConfig, Problem, Span},
+    matcher::Matcher,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -20,11 +23,15 @@ pub struct Config {
     /// How many alerts may be firing at a time. When one more comes, the one that was sent longest
     /// ago is resolved early and says so.
     pub max_fingerprints: usize,
+    /// Alerts for which any of these holds are left out: those that fire by design, such as a Watchdog that feeds a
+    /// heartbeat (`alertname="Watchdog"`).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ignore: Vec<Matcher>,
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { cooldown: Span::seconds(30), resolve_after: None, max_fingerprints: 10_000 }
+        Config { cooldown: Span::seconds(30), resolve_after: None, max_fingerprints: 10_000, ignore: Vec::new() }
     }
 }
 

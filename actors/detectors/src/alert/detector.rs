@@ -6,6 +6,7 @@ use opspilot_kernel::{
     alert::{AlertRecord, Observation, ResolvedBy},
     fingerprint::Fingerprint,
     ids::Seq,
+    matcher::Matcher,
     signal::{AlertState, LogEntry, SignalBlock, SignalKind, SignalRef},
     time::Timestamp,
 };
@@ -24,6 +25,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Detector {
     terms: Terms,
+    ignore: Vec<Matcher>,
     episodes: Episodes,
     counts: Counts,
 }
@@ -34,6 +36,7 @@ impl Detector {
         let resolve_after = config.resolve_after.map_or(Duration::ZERO, |span| span.0.max(Duration::from_secs(1)));
         Detector {
             terms: Terms { cooldown: config.cooldown.0, resolve_after, digest: 0 },
+            ignore: config.ignore.clone(),
             episodes: Episodes::new(super::ID, config.max_fingerprints, config.resolve_after.is_some()),
             counts: Counts::default(),
         }
@@ -56,7 +59,21 @@ impl Detector {
         }
     }
 
+    fn is_ignored(&self, signal: &SignalRef<'_>) -> bool {
+        let value = |name: &str| match name {
+            "source" => signal.source,
+            "alertname" => signal.labels.get(name).unwrap_or(signal.name),
+            _ => signal.labels.get(name).unwrap_or_default(),
+        };
+        self.ignore.iter().any(|matcher| matcher.holds(value(matcher.name())))
+    }
+
     fn alert(&mut self, seq: Seq, signal: &SignalRef<'_>, now: Timestamp, out: &mut Vec<AlertRecord>) {
+        // one that began to fire before it was ignored still ends
+        if signal.state == AlertState::Firing && !self.ignore.is_empty() && self.is_ignored(signal) {
+            self.counts.ignored += 1;
+            return;
+        }
         let fingerprint = fingerprint(signal);
         // the source is part of the fingerprint; this holds even should two fingerprints collide
         let known = self.episodes.source_of(fingerprint);

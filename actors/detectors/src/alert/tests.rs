@@ -152,6 +152,21 @@ fn alerts_are_bounded_and_the_one_sent_longest_ago_makes_room() {
     assert_eq!(detector.next_due(), Some(ms(1000)), "the repeat of a waits to be told");
 }
 
+#[test]
+fn alerts_that_fire_by_design_are_left_out() {
+    let ignore = vec!["alertname=\"Watchdog\"".parse().unwrap(), "team=\"none\"".parse().unwrap()];
+    let mut detector = Detector::new(&Config { ignore, ..Config::default() });
+    let mut out = Vec::new();
+    let steps = [
+        Step::alert(0, "prom", "Watchdog", Firing),
+        sent(1, Owned::alert(ms(1), "prom", "Down", Firing).label("team", "none")),
+        Step::alert(2, "prom", "Down", Firing),
+    ];
+    log_of(&steps, |_| false).iter().for_each(|entry| detector.consume(entry, &mut out));
+    assert_eq!(outline(&out), ["     2 firing 1 Down prom"]);
+    assert_eq!(detector.counts().ignored, 2);
+}
+
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = (prop_oneof![Just(0_u64), 0..400_u64, 400..40_000_u64], 0..9_u8, 0..3_u8, 0..3_u8);
     proptest::collection::vec(step, 1..80).prop_map(|moves| {

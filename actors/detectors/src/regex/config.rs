@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use opspilot_kernel::{
     config::{ModuleConfig, Problem, Span, closest},
+    matcher::Matcher,
     signal::Severity,
 };
 use schemars::JsonSchema;
@@ -61,12 +62,19 @@ pub struct Rule {
     /// one alert of its own a minute.
     #[serde(default = "default_cap")]
     pub max_alerts_per_minute: u32,
-    /// Labels for the alert.
+    /// Labels for the alert, with the same names as in the title: `order: '$order'` is what was captured when it last
+    /// fired. They do not tell alerts apart: a rule has one alert for each source, whatever it captures.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// Look only at lines of these sources; empty means all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<String>,
+    /// Look only at lines whose labels match all of these, as in `env="prod"`; `source` is the source.
+    #[serde(default, rename = "match", skip_serializing_if = "Vec::is_empty")]
+    pub matchers: Vec<Matcher>,
+    /// A line that matches one of these patterns never raises the alert.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
 }
 
 const fn default_severity() -> Severity {
@@ -100,6 +108,8 @@ impl Rule {
             max_alerts_per_minute: default_cap(),
             labels: BTreeMap::new(),
             sources: Vec::new(),
+            matchers: Vec::new(),
+            exclude: Vec::new(),
         }
     }
 }
@@ -121,8 +131,17 @@ impl rules::Rule for Rule {
             let message = format!("the resolve_pattern of rule '{}' is refused: {why}", self.id);
             problems.push(Problem::at(format!("{at}/resolve_pattern"), message));
         }
+        for (index, text) in self.exclude.iter().enumerate() {
+            if let Err(why) = Pattern::read(text) {
+                let message = format!("a pattern to exclude of rule '{}' is refused: {why}", self.id);
+                problems.push(Problem::at(format!("{at}/exclude/{index}"), message));
+            }
+        }
         let unknown = |name: &str| pattern.as_ref().and_then(|pattern| unknown_capture(name, pattern));
         rules::check_texts(self.title.as_deref(), &self.description, unknown, at, problems);
+        for (name, text) in &self.labels {
+            rules::check_text(text, unknown, &format!("{at}/labels/{name}"), problems);
+        }
         rules::check_labels(&self.labels, at, problems);
         rules::check_resolve_after(self.resolve_after, at, problems);
         if self.max_alerts_per_minute == 0 {
@@ -190,7 +209,7 @@ mod tests {
         let found = problems(serde_json::json!({ "max_fingerprints": 0, "rules": [
             { "id": "a", "pattern": "x(y" , "resolve_pattern": "z*", "resolve_after": "0s", "max_alerts_per_minute": 0 },
             { "id": "a", "pattern": r"order (?P<order>\d+)", "title": "order $ordr costs $2", "description": "${x" },
-            { "id": "", "pattern": r"order (?P<order>\d+)", "title": "$orders_failed", "labels": { "": "x" } },
+            { "id": "", "pattern": r"order (?P<order>\d+)", "title": "$orders_failed", "labels": { "": "x", "order": "$ordr" }, "exclude": ["fine", "x("] },
         ] }));
         let has = |pointer: &str, part: &str, suggestion: Option<&str>| {
             assert!(
@@ -209,7 +228,9 @@ mod tests {
         has("/rules/2/id", "empty", None);
         has("/rules/2/title", "'$orders_failed'", Some("${order}"));
         has("/rules/2/labels", "empty", None);
+        has("/rules/2/labels/order", "'$ordr'", Some("$order"));
+        has("/rules/2/exclude/1", "unclosed group", None);
         has("/max_fingerprints", "at least 1", None);
-        assert_eq!(found.len(), 12, "{found:#?}");
+        assert_eq!(found.len(), 14, "{found:#?}");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Range,
     time::Duration,
 };
 
@@ -9,6 +10,7 @@ use opspilot_kernel::{
     alert::{AlertRecord, Observation, ResolvedBy},
     fingerprint::Fingerprint,
     ids::Seq,
+    matcher::all_hold,
     signal::{LogEntry, SignalBlock, SignalKind, SignalRef},
     time::Timestamp,
 };
@@ -16,6 +18,7 @@ use opspilot_kernel::{
 use super::{
     cap::{self, Cap},
     config::{Config, Rule},
+    engine::Engines,
     gate::Gate,
 };
 use crate::{
@@ -40,6 +43,8 @@ pub struct Detector {
     gate: Gate,
     /// What each pattern of the gate is for.
     roles: Vec<Role>,
+    /// Patterns of lines that raise nothing: looked at only for lines that would.
+    excluding: Engines,
     episodes: Episodes,
     caps: Vec<Cap>,
     /// Caps with something to say when their minute ends, and those to be stored.
@@ -57,6 +62,9 @@ struct Compiled {
     terms: Terms,
     title: Option<Template>,
     description: Template,
+    labels: BTreeMap<String, Template>,
+    /// The numbers of its patterns among those that exclude.
+    excluded_by: Range<usize>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -66,20 +74,27 @@ enum Role {
 }
 
 impl Compiled {
+    /// `excluded_by` is filled by whoever knows the numbers.
     fn new(rule: Rule) -> Compiled {
         let terms = Terms {
             cooldown: rule.cooldown.0,
             resolve_after: rule.resolve_after.0.max(Duration::from_secs(1)),
-            digest: rules::digest(&(&rule.pattern, &rule.resolve_pattern, &rule.sources)),
+            digest: match rule.matchers.is_empty() && rule.exclude.is_empty() {
+                true => rules::digest(&(&rule.pattern, &rule.resolve_pattern, &rule.sources)),
+                false => rules::digest(&(&rule.pattern, &rule.resolve_pattern, &rule.sources, &rule.matchers, &rule.exclude)),
+            },
         };
         // checked with the configuration; a template that cannot be read is as good as none
         let title = rule.title.as_deref().and_then(|text| Template::parse(text).ok());
         let description = Template::parse(&rule.description).unwrap_or_default();
-        Compiled { rule, terms, title, description }
+        let labels = rule.labels.iter().map(|(name, text)| (name.clone(), Template::parse(text).unwrap_or_default())).collect();
+        Compiled { rule, terms, title, description, labels, excluded_by: 0..0 }
     }
 
-    fn concerns(&self, source: &str) -> bool {
-        self.rule.sources.is_empty() || self.rule.sources.iter().any(|wanted| wanted == source)
+    fn concerns(&self, signal: &SignalRef<'_>) -> bool {
+        let value = |name: &str| if name == "source" { Some(signal.source) } else { signal.labels.get(name) };
+        (self.rule.sources.is_empty() || self.rule.sources.iter().any(|wanted| wanted == signal.source))
+            && all_hold(&self.rule.matchers, value)
     }
 
     fn fingerprint(&self, source: &str) -> Fingerprint {
@@ -87,7 +102,8 @@ impl Compiled {
     }
 
     fn face(&self, gate: &Gate, pattern: usize, signal: &SignalRef<'_>) -> Face {
-        let wanted = self.title.iter().chain([&self.description]).any(|template| template.names().next().is_some());
+        let wanted =
+            self.title.iter().chain([&self.description]).chain(self.labels.values()).any(|template| template.names().next().is_some());
         let captures = if wanted { gate.captures(pattern, signal.message) } else { None };
         let value = |name: &str, out: &mut String| {
             let captured = captures.as_ref().and_then(|captures| match name.parse::<usize>() {
@@ -104,7 +120,8 @@ impl Compiled {
             Some(template) => template.render(TITLE_BYTES, value),
             None => format!("{}: {}", self.rule.id, cut(signal.message.trim(), LINE_IN_TITLE)),
         };
-        let mut labels = self.rule.labels.clone();
+        let rendered = self.labels.iter().map(|(name, template)| (name.clone(), template.render(TITLE_BYTES, value)));
+        let mut labels: BTreeMap<String, String> = rendered.collect();
         labels.insert("alertname".to_owned(), self.rule.id.clone());
         labels.insert("source".to_owned(), signal.source.to_owned());
         Face {
@@ -122,7 +139,13 @@ impl Compiled {
 impl Detector {
     /// A detector for a configuration that has been checked.
     pub fn new(config: Config) -> Detector {
-        let rules: Vec<Compiled> = config.rules.into_iter().map(Compiled::new).collect();
+        let mut rules: Vec<Compiled> = config.rules.into_iter().map(Compiled::new).collect();
+        let mut excluding = Vec::new();
+        for compiled in &mut rules {
+            let first = excluding.len();
+            excluding.extend_from_slice(&compiled.rule.exclude);
+            compiled.excluded_by = first..excluding.len();
+        }
         let mut texts = Vec::new();
         let mut roles = Vec::new();
         for (index, compiled) in rules.iter().enumerate() {
@@ -139,6 +162,7 @@ impl Detector {
             dirty_caps: BTreeSet::new(),
             gate: Gate::new(texts),
             roles,
+            excluding: Engines::new(excluding),
             rules,
             episodes: Episodes::new(super::ID, config.max_fingerprints, true),
             orphans: BTreeMap::new(),
@@ -182,7 +206,7 @@ impl Detector {
             let Some(role) = self.roles.get(*pattern).copied() else { continue };
             let (Role::Raises(index) | Role::Resolves(index)) = role;
             let Some(compiled) = self.rules.get(index) else { continue };
-            if !compiled.concerns(signal.source) {
+            if !compiled.concerns(signal) {
                 continue;
             }
             let fingerprint = compiled.fingerprint(signal.source);
@@ -192,6 +216,9 @@ impl Detector {
                     self.episodes.resolve(fingerprint, ResolvedBy::Clear, signal.at, moment, out);
                 }
                 Role::Raises(_) if is_over(&self.roles, index) => {}
+                Role::Raises(_) if compiled.excluded_by.clone().any(|number| self.excluding.is_match(number, signal.message)) => {
+                    self.counts.ignored += 1;
+                }
                 Role::Raises(_) => {
                     self.counts.matched += 1;
                     if !self.episodes.is_open(fingerprint) {
@@ -309,7 +336,7 @@ impl Detect for Detector {
             bytes: self.episodes.bytes(),
             full: self.episodes.is_full(),
             evicted: self.episodes.evicted(),
-            compiled: self.gate.compiled(),
+            compiled: self.gate.compiled().saturating_add(self.excluding.compiled()),
             ..self.counts
         }
     }

@@ -10,6 +10,8 @@ mod config;
 mod detector;
 mod engine;
 mod gate;
+#[cfg(test)]
+mod gate_tests;
 mod pattern;
 #[cfg(test)]
 mod tests;

@@ -22,8 +22,9 @@ pub(crate) struct Pattern {
     /// Its named captures, and how many there are in all.
     pub(crate) names: BTreeSet<String>,
     pub(crate) groups: u32,
-    /// One of these is in every match, whatever the case of its ASCII letters; empty if none is known.
-    pub(crate) literals: Vec<Vec<u8>>,
+    /// Of each of these sets one literal is in every match, whatever the case of its ASCII letters; the most telling
+    /// set comes first.
+    pub(crate) choices: Vec<Vec<Vec<u8>>>,
 }
 
 impl Pattern {
@@ -49,13 +50,15 @@ impl Pattern {
         let mut names = BTreeSet::new();
         let mut groups = 0;
         captures(&hir, &mut names, &mut groups);
-        let literals = required(&hir).filter(|set| shortest(set) >= SHORTEST_LITERAL).unwrap_or_default();
-        Ok((Pattern { names, groups, literals }, hir))
+        let mut choices = choices(&hir);
+        choices.retain(|set| shortest(set) >= SHORTEST_LITERAL);
+        choices.sort_by_key(|set| std::cmp::Reverse(telling(set)));
+        Ok((Pattern { names, groups, choices }, hir))
     }
 
-    /// The literals alone, for a pattern that has been checked.
-    pub(crate) fn literals_of(text: &str) -> Vec<Vec<u8>> {
-        Pattern::parse(text).map(|(pattern, _)| pattern.literals).unwrap_or_default()
+    /// The choices alone, for a pattern that has been checked.
+    pub(crate) fn choices_of(text: &str) -> Vec<Vec<Vec<u8>>> {
+        Pattern::parse(text).map(|(pattern, _)| pattern.choices).unwrap_or_default()
     }
 }
 
@@ -86,30 +89,32 @@ fn captures(hir: &Hir, names: &mut BTreeSet<String>, groups: &mut u32) {
     }
 }
 
-/// A set of literals one of which is in every match, in lower case; the most telling set there is.
+/// The most telling set of literals one of which is in every match.
 fn required(hir: &Hir) -> Option<Vec<Vec<u8>>> {
+    let better = |best: Vec<Vec<u8>>, set: Vec<Vec<u8>>| if telling(&set) > telling(&best) { set } else { best };
+    choices(hir).into_iter().reduce(better)
+}
+
+/// Sets of literals, in lower case: of each of them one is in every match.
+fn choices(hir: &Hir) -> Vec<Vec<Vec<u8>>> {
     if let Some(whole) = exact(hir) {
-        return Some(vec![shorten(whole)]);
+        return vec![vec![shorten(whole)]];
     }
     match hir.kind() {
-        HirKind::Capture(capture) => required(&capture.sub),
-        HirKind::Repetition(repetition) if repetition.min > 0 => required(&repetition.sub),
+        HirKind::Capture(capture) => choices(&capture.sub),
+        HirKind::Repetition(repetition) if repetition.min > 0 => choices(&repetition.sub),
         HirKind::Alternation(branches) => {
             let mut all = Vec::new();
             for branch in branches {
-                all.extend(required(branch)?);
+                let Some(literals) = required(branch) else { return Vec::new() };
+                all.extend(literals);
             }
             all.sort_unstable();
             all.dedup();
-            (all.len() <= MOST_LITERALS).then_some(all)
+            if all.len() <= MOST_LITERALS { vec![all] } else { Vec::new() }
         }
         HirKind::Concat(parts) => {
-            let mut best: Option<Vec<Vec<u8>>> = None;
-            let mut consider = |set: Vec<Vec<u8>>| {
-                if best.as_ref().is_none_or(|best| telling(&set) > telling(best)) {
-                    best = Some(set);
-                }
-            };
+            let mut sets = Vec::new();
             let mut run = Vec::new();
             for part in parts {
                 if let Some(bytes) = exact(part) {
@@ -117,16 +122,16 @@ fn required(hir: &Hir) -> Option<Vec<Vec<u8>>> {
                     continue;
                 }
                 if !run.is_empty() {
-                    consider(vec![shorten(std::mem::take(&mut run))]);
+                    sets.push(vec![shorten(std::mem::take(&mut run))]);
                 }
-                required(part).into_iter().for_each(&mut consider);
+                sets.extend(choices(part));
             }
             if !run.is_empty() {
-                consider(vec![shorten(run)]);
+                sets.push(vec![shorten(run)]);
             }
-            best
+            sets
         }
-        _ => None,
+        _ => Vec::new(),
     }
 }
 
@@ -220,8 +225,15 @@ mod tests {
             (r"[A-Z]{4,}\d{2}", vec![]),
             (r"(Connection) reset", vec!["connection reset"]),
         ] {
-            let literals: Vec<String> =
-                Pattern::read(text).unwrap().literals.into_iter().map(|literal| String::from_utf8(literal).unwrap()).collect();
+            let literals: Vec<String> = Pattern::read(text)
+                .unwrap()
+                .choices
+                .into_iter()
+                .next()
+                .unwrap_or_default()
+                .into_iter()
+                .map(|literal| String::from_utf8(literal).unwrap())
+                .collect();
             let expected: Vec<String> = expected.into_iter().map(str::to_owned).collect();
             if text.starts_with("^(error") {
                 // whichever part is chosen, a set with at least five bytes each
