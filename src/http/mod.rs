@@ -21,6 +21,7 @@ pub mod executions;
 mod framing;
 pub mod guard;
 pub mod health;
+pub mod heartbeats;
 pub mod idempotency;
 pub mod incidents;
 pub mod ingest;
@@ -103,6 +104,7 @@ routes! {
     "/api/events" => { post: integrator ingest::events::post };
     "/api/signals" => { get: viewer signals::list };
     "/api/live" => { get: viewer live::get };
+    "/api/heartbeats" => { get: viewer heartbeats::list };
     "/ping/{id}" => { get: public ping::get, post: public ping::post };
     "/ping/{id}/{what}" => { get: public ping::get_what, post: public ping::post_what };
 

@@ -48,6 +48,7 @@ struct Inner {
     /// Drawn anew by each process, so that how long a search takes says nothing about a key.
     salt: [u8; 32],
     known: RwLock<HashMap<[u8; 32], Arc<Known>>>,
+    watched: RwLock<Config>,
 }
 
 struct Known {
@@ -57,7 +58,7 @@ struct Known {
 
 impl Default for Pings {
     fn default() -> Pings {
-        Pings(Arc::new(Inner { salt: rand::random(), known: RwLock::default() }))
+        Pings(Arc::new(Inner { salt: rand::random(), known: RwLock::default(), watched: RwLock::default() }))
     }
 }
 
@@ -76,6 +77,12 @@ impl Pings {
             Some((self.digest(heartbeat.key.as_ref()?.expose()), Arc::new(known)))
         });
         *self.0.known.write() = known.collect();
+        *self.0.watched.write() = config.cloned().unwrap_or_default();
+    }
+
+    /// The heartbeats that are watched.
+    pub(super) fn watched(&self) -> Config {
+        self.0.watched.read().clone()
     }
 
     fn digest(&self, key: &str) -> [u8; 32] {

@@ -100,6 +100,17 @@ async fn pings_are_taken_in_the_dialect_and_found_in_the_log_and_everything_else
     assert!(large.is_err() || large.is_ok_and(|answer| answer.status() == 413));
     assert_eq!(signals(&service).await.len(), expected.len(), "nothing of that is stored");
 
+    let shown = until("the detector to have heard them", async || {
+        let shown = service.get("/api/heartbeats?limit=3").await;
+        let stands = shown["items"].as_array().unwrap().iter().map(|item| (item["id"].clone(), item["status"].clone()));
+        let wanted = [("backup", "up"), ("filed", "up"), ("prometheus", "new")].map(|(id, status)| (json!(id), json!(status)));
+        stands.eq(wanted).then_some(shown)
+    })
+    .await;
+    assert_eq!(shown["items"][0]["source"], "db-1");
+    let rest = service.get(&format!("/api/heartbeats?cursor={}", shown["next_cursor"].as_str().unwrap())).await;
+    assert_eq!((rest["items"].as_array().unwrap().len(), &rest["items"][0]["id"]), (1, &json!("report")));
+
     // whoever guesses is held back; who knows is not
     let mut last = 0;
     for number in 0..40 {
@@ -127,6 +138,8 @@ async fn silence_and_failure_become_incidents_that_pings_end_and_no_key_is_shown
     assert!(whole["description"].as_str().unwrap().contains("see the runbook"), "{whole}");
     assert!(!whole["evidence"].as_array().unwrap().is_empty());
     ping(&service, Method::HEAD, &format!("/ping/{KEY}"), Vec::new()).await;
+    let shown = service.get("/api/heartbeats").await;
+    assert!(shown["items"][0]["last_ping_at"].is_string() && !shown.to_string().contains("canary"), "{shown}");
     until("the alert to be over", async || {
         let alerts = service.get("/api/alerts").await;
         alerts["items"].as_array().unwrap().iter().any(|alert| alert["status"] == "resolved").then_some(())

@@ -88,13 +88,41 @@ const FAILED: [&str; 25] = [
     r"panicked at (\S+):(\d+)",
 ];
 
-fn rules(count: usize) -> Vec<Rule> {
+/// The rules of a shop; past the first thousand they name a region, too.
+fn patterns(count: usize) -> Vec<String> {
     let fixed =
         [r"payment failed for order (\d+)", r"OOM killed process \d+", r"(?i)segfault at [0-9a-f]+", r"(?i)no space left on device"];
-    let made = FAILED.iter().flat_map(|failed| WHAT.iter().map(move |what| (failed, what))).enumerate();
-    let made = made.map(|(number, (failed, what))| format!("{}{what} {failed}", if number % 10 == 9 { "(?i)" } else { "" }));
-    let patterns = fixed.into_iter().map(str::to_owned).chain(made);
-    patterns.take(count).enumerate().map(|(number, pattern)| Rule::new(format!("rule-{number}"), pattern)).collect()
+    let round = |region: &'static str| FAILED.iter().flat_map(move |failed| WHAT.iter().map(move |what| (region, failed, what)));
+    let made = ["", " eu", " us", " ap", " sa", " af"].into_iter().flat_map(round).enumerate();
+    let made =
+        made.map(|(number, (region, failed, what))| format!("{}{what}{region} {failed}", if number % 10 == 9 { "(?i)" } else { "" }));
+    fixed.into_iter().map(str::to_owned).chain(made).take(count).collect()
+}
+
+/// The same without regard to case.
+fn folded(count: usize) -> Vec<String> {
+    patterns(count).into_iter().map(|pattern| format!("(?i){}", pattern.trim_start_matches("(?i)"))).collect()
+}
+
+/// The same, a tenth of them without a literal that tells anything.
+fn bare(count: usize) -> Vec<String> {
+    let bare = |number: usize, pattern: String| match (number % 10, number / 10 % 4) {
+        (3, 0) => format!(r"\d{{3}} ms x{}", number % 7),
+        (3, 1) => format!(r"[A-Z]{{4,}}\d{{{}}}", 2 + number % 9),
+        (3, 2) => format!(r"^\w+ \d+ [a-f]{{{}}}$", 1 + number % 20),
+        (3, _) => format!(r"[xyz]{{{}}}-\d+", 2 + number % 15),
+        _ => pattern,
+    };
+    patterns(count).into_iter().enumerate().map(|(number, pattern)| bare(number, pattern)).collect()
+}
+
+/// All with one and the same literal, which an eighth of the lines have.
+fn crowded(count: usize) -> Vec<String> {
+    (0..count).map(|number| format!(r"payment [a-z]+ \d{{{}}}x{}", 1 + number % 9, number % 97)).collect()
+}
+
+fn rules(patterns: Vec<String>) -> Vec<Rule> {
+    patterns.into_iter().enumerate().map(|(number, pattern)| Rule::new(format!("rule-{number}"), pattern)).collect()
 }
 
 struct Rng(u64);
@@ -180,8 +208,8 @@ fn lines_per_second(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group(format!("regex rules, {name}"));
         group.throughput(Throughput::Elements(u64::from(LINES))).sample_size(20).measurement_time(Duration::from_secs(2));
         group.warm_up_time(Duration::from_millis(500));
-        for count in [1, 10, 50, 100, 1000] {
-            let mut detector = Detector::new(Config { rules: rules(count), ..Config::default() });
+        for count in [1, 10, 50, 100, 1000, 5000] {
+            let mut detector = Detector::new(Config { rules: rules(patterns(count)), ..Config::default() });
             let mut out = Vec::new();
             group.bench_function(BenchmarkId::from_parameter(count), |bencher| {
                 bencher.iter(|| {
@@ -194,5 +222,27 @@ fn lines_per_second(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, lines_per_second);
+fn by_kind_of_rule(criterion: &mut Criterion) {
+    let entry = block(false);
+    let kinds: [(&str, fn(usize) -> Vec<String>); 3] =
+        [("no regard to case", folded), ("a tenth without literals", bare), ("one literal for all", crowded)];
+    for (name, make) in kinds {
+        let mut group = criterion.benchmark_group(format!("regex rules, no line matches, {name}"));
+        group.throughput(Throughput::Elements(u64::from(LINES))).sample_size(20).measurement_time(Duration::from_secs(2));
+        group.warm_up_time(Duration::from_millis(500));
+        for count in [10, 1000, 5000] {
+            let mut detector = Detector::new(Config { rules: rules(make(count)), ..Config::default() });
+            let mut out = Vec::new();
+            group.bench_function(BenchmarkId::from_parameter(count), |bencher| {
+                bencher.iter(|| {
+                    detector.consume(black_box(&entry), &mut out);
+                    out.clear();
+                });
+            });
+        }
+        group.finish();
+    }
+}
+
+criterion_group!(benches, lines_per_second, by_kind_of_rule);
 criterion_main!(benches);

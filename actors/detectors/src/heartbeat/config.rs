@@ -105,7 +105,8 @@ impl Heartbeat {
         self.source.as_deref().unwrap_or(&self.id)
     }
 
-    pub(crate) fn grace(&self) -> Duration {
+    /// How late it may be.
+    pub fn grace(&self) -> Duration {
         self.grace.map_or_else(|| (self.period.0 / 2).min(GRACE), |grace| grace.0)
     }
 
