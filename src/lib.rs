@@ -7,6 +7,7 @@ pub mod config;
 mod demo;
 pub mod http;
 pub mod plain;
+mod replay;
 mod service;
 pub mod shutdown;
 pub mod telemetry;

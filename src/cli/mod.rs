@@ -10,6 +10,7 @@ mod backup;
 mod check;
 mod client;
 mod clock;
+mod eval;
 pub(crate) mod feed;
 mod health;
 mod ids;
@@ -17,6 +18,7 @@ mod incidents;
 mod keys;
 mod notify;
 mod output;
+mod replay;
 mod serve;
 mod terminal;
 
@@ -25,7 +27,7 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use client::Api;
-pub(crate) use output::{Table, tell, text};
+pub(crate) use output::{Table, moment, say, tell, text};
 
 /// Watches systems: signals become incidents, live, and nothing that was accepted is lost.
 #[derive(Debug, Parser)]
@@ -52,6 +54,11 @@ enum Command {
     Openapi,
     /// Say how a service is; exit 1 if it is unhealthy or does not answer
     Health(health::Health),
+    /// Say what would have fired on recorded signals, and what another configuration would change
+    Replay(replay::Replay),
+    /// Run the detectors as shipped over benchmark data, and write what its scorers read
+    #[command(subcommand)]
+    Eval(eval::Eval),
     /// Show what happens, live
     Feed(feed::Feed),
     /// Work on incidents
@@ -180,6 +187,8 @@ fn dispatch(command: Command) -> Outcome {
         Command::ConfigSchema => check::config_schema(),
         Command::Openapi => check::openapi(),
         Command::Health(health) => waiting(health.run()),
+        Command::Replay(replay) => replay.run(),
+        Command::Eval(eval) => eval.run(),
         Command::Feed(feed) => waiting(feed.run()),
         Command::Incidents(incidents) => waiting(incidents.run()),
         Command::Approvals(approvals) => waiting(approvals.run()),

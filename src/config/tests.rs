@@ -97,6 +97,7 @@ fn entry(id: &'static str) -> Entry {
         defaults: || serde_json::json!({}),
         check,
         start: |_, _| Err(StartError::Failed("never started".to_owned())),
+        offline: None,
     }
 }
 

@@ -32,6 +32,7 @@ mod notify;
 mod outside_tools;
 mod overload;
 mod reload;
+mod replay;
 mod roles;
 mod storage;
 mod story;

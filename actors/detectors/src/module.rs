@@ -52,7 +52,7 @@ impl<D: Detect> ModuleSpec for Spec<D> {
     const SUMMARY: &'static str = D::SUMMARY;
     const ENABLED: bool = true;
     type Config = D::Config;
-    const OFFLINE: Option<fn(&D::Config) -> Box<dyn Offline>> = Some(|config| Box::new(Alone(D::build(config))));
+    const OFFLINE: Option<fn(&D::Config) -> Box<dyn Offline>> = Some(|config| Box::new(Alone::<D>::new(config)));
 
     fn start(ctx: &ModuleContext, config: D::Config) -> Result<Box<dyn Module>, StartError> {
         let metrics = Metrics::new(D::ID).and_then(|metrics| metrics.register(&ctx.registry).map(|()| metrics));

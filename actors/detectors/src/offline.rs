@@ -1,24 +1,78 @@
 //! Any detector by its name, driven with no service around it: for replay, for evaluation, for tests.
 
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
 use opspilot_kernel::{alert::AlertRecord, config::Problem, signal::LogEntry, time::Timestamp};
 use opspilot_runtime::Offline;
 
-use crate::{Detect, MODULES};
+use crate::{Detect, MODULES, Shelf};
+
+/// So many signals are taken in before what changed is asked for, as a follower would ask to store it.
+const STORED_AFTER: u64 = 10_000;
 
 /// A detector that nobody follows a log for.
-pub(crate) struct Alone<D>(pub(crate) D);
+pub(crate) struct Alone<D> {
+    detector: D,
+    shelf: Memory,
+    /// Signals and ticks since what changed was last asked for.
+    unstored: u64,
+}
+
+impl<D: Detect> Alone<D> {
+    pub(crate) fn new(config: &D::Config) -> Alone<D> {
+        let (mut detector, shelf) = (D::build(config), Memory::default());
+        // a shelf with nothing on it cannot be read wrong
+        drop(detector.begin(Box::new(shelf.clone())));
+        Alone { detector, shelf, unstored: 0 }
+    }
+
+    /// What a follower does between two commits. What is small stays where it is; a detector that puts series away to make
+    /// room finds them on the shelf.
+    fn store(&mut self) {
+        self.unstored = 0;
+        drop(self.detector.changed());
+        let mut parts = self.shelf.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for change in self.detector.shelve() {
+            match change.body {
+                Some(body) => parts.insert(change.key, body),
+                None => parts.remove(&change.key),
+            };
+        }
+    }
+}
+
+/// A shelf in memory.
+#[derive(Debug, Clone, Default)]
+struct Memory(Arc<Mutex<BTreeMap<String, Vec<u8>>>>);
+
+impl Shelf for Memory {
+    fn keys(&self) -> Result<Vec<String>, String> {
+        Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect())
+    }
+
+    fn read(&self, key: &str) -> Result<Option<Vec<u8>>, String> {
+        Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned())
+    }
+}
 
 impl<D: Detect> Offline for Alone<D> {
     fn consume(&mut self, entry: &LogEntry, out: &mut Vec<AlertRecord>) {
-        self.0.consume(entry, out);
+        self.detector.consume(entry, out);
+        self.unstored += entry.last_seq().saturating_sub(entry.first_seq()) + 1;
+        if self.unstored >= STORED_AFTER || self.detector.is_urgent() {
+            self.store();
+        }
     }
 
     fn next_due(&self) -> Option<Timestamp> {
-        self.0.next_due()
+        self.detector.next_due()
     }
 
     fn counted(&self) -> Vec<(&'static str, u64)> {
-        let counts = self.0.counts();
+        let counts = self.detector.counts();
         let all = [("held back", counts.held_back), ("ignored", counts.ignored), ("damaged", counts.damaged), ("evicted", counts.evicted)];
         all.into_iter().filter(|(_, count)| *count > 0).collect()
     }

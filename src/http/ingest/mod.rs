@@ -5,7 +5,7 @@
 
 pub(crate) mod body;
 pub mod events;
-mod parse;
+pub(crate) mod parse;
 
 use std::sync::Arc;
 
