@@ -73,7 +73,14 @@ impl<D: Detect> Offline for Alone<D> {
 
     fn counted(&self) -> Vec<(&'static str, u64)> {
         let counts = self.detector.counts();
-        let all = [("held back", counts.held_back), ("ignored", counts.ignored), ("damaged", counts.damaged), ("evicted", counts.evicted)];
+        let all = [
+            ("held back", counts.held_back),
+            ("ignored", counts.ignored),
+            ("late", counts.late),
+            ("damaged", counts.damaged),
+            ("evicted", counts.evicted),
+            ("forgotten", counts.forgotten),
+        ];
         all.into_iter().filter(|(_, count)| *count > 0).collect()
     }
 }
