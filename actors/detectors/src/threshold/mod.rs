@@ -12,6 +12,8 @@ mod comparison;
 mod compiled;
 mod config;
 mod detector;
+#[cfg(test)]
+mod oracle_tests;
 mod pack;
 mod rate;
 mod rule;
