@@ -17,6 +17,11 @@ use proptest::prelude::*;
 
 use crate::{Change, Detect, Shelf};
 
+/// A whole number as a value.
+pub(crate) fn number(whole: i64) -> f64 {
+    f64::from(i32::try_from(whole).unwrap())
+}
+
 /// A moment, in milliseconds from the start of the test's time.
 pub(crate) fn ms(millis: i64) -> Timestamp {
     Timestamp::from_millis(1_795_348_800_000 + millis)

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, process::Command, time::Duration};
 use opspilot_kernel::time::Timestamp;
 
 use super::window::{Pushed, Shape, Window};
-use crate::testing::Rng;
+use crate::testing::{Rng, number};
 
 /// Every quarter of a minute one value, or none.
 const STEP: i64 = 15;
@@ -65,7 +65,7 @@ fn prometheus_says_the_same_of_windows() {
             let mut window = Window::default();
             for (at, value) in (0..).step_by(15).zip(&values) {
                 if let Some(value) = value {
-                    assert_eq!(window.push(Timestamp::from_millis(at * 1000), *value as f64, shape), Pushed::Taken);
+                    assert_eq!(window.push(Timestamp::from_millis(at * 1000), number(*value), shape), Pushed::Taken);
                 }
             }
             let value = window.aggregate(shape).unwrap();

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use super::{Aggregation, Comparison, Config, Detector, Rule};
 use crate::{
     Detect,
-    testing::{Owned, Step, log_of, ms, outline, say},
+    testing::{Owned, Step, log_of, ms, number, outline, say},
 };
 use opspilot_kernel::{
     alert::{Observation, ResolvedBy, Transition},
@@ -314,7 +314,7 @@ fn with_no_configuration_a_busy_host_is_noticed() {
 fn percentiles_rates_and_counts_are_told_in_words_and_numbers() {
     let rule =
         |agg: &str, op, value| Rule { agg: agg.parse().unwrap(), window: Span::seconds(300), ..Rule::new("r", "latency_ms", op, value) };
-    let steps: Vec<Step> = (1..=21).map(|n| Step::metric(n * 1000, "web-1", "latency_ms", n as f64 * 10.0)).collect();
+    let steps: Vec<Step> = (1..=21).map(|n| Step::metric(n * 1000, "web-1", "latency_ms", number(n * 10))).collect();
     let said = |rule| say(detector(vec![rule]), &steps);
     let p95 = said(rule("p95", Comparison::Gte, 200.0));
     // by hand: of 21 values the 95th percentile is the 20th

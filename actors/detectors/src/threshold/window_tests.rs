@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::testing::number;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const ALL: [&str; 13] = ["last", "avg", "min", "max", "sum", "count", "rate", "increase", "delta", "p0", "p50", "p95", "p100"];
@@ -28,7 +29,7 @@ fn naive(taken: &[(i64, f64)], aggregation: Aggregation) -> Option<f64> {
     sorted.sort_by(f64::total_cmp);
     let extrapolated = |change: f64, counter: bool| {
         let (first, last) = (inside[0], *inside.last()?);
-        let between = (last.0 - first.0) as f64 / 1000.0;
+        let between = number(last.0 - first.0) / 1000.0;
         if inside.len() < 2 {
             return None;
         }
@@ -111,7 +112,7 @@ fn a_window_is_bounded_at_any_rate_and_hardly_loses_anything() {
     let mut windows = aggregations.map(|_| Window::default());
     for n in 0..200_000_i64 {
         for (text, window) in aggregations.iter().zip(&mut windows) {
-            window.push(at(n), n as f64, shape(text, 128));
+            window.push(at(n), number(n), shape(text, 128));
             assert!(window.held() <= 128 + 66);
         }
     }
@@ -135,7 +136,7 @@ fn a_counter_that_began_anew_among_values_that_were_joined_has_lost_nothing() {
     let shape = shape("increase", 16);
     // up by one every 10 ms, anew every 100 values: 6,000 steps in a minute; a step to 0 shows no growth
     for n in 0..20_000_i64 {
-        window.push(at(n * 10), (n % 100) as f64, shape);
+        window.push(at(n * 10), number(n % 100), shape);
     }
     let grown = window.aggregate(shape).unwrap();
     assert!((5_900.0..=6_000.0 * 1.017).contains(&grown), "{grown}");
@@ -145,7 +146,7 @@ fn a_counter_that_began_anew_among_values_that_were_joined_has_lost_nothing() {
 fn percentiles_are_exact_over_the_newest_values_where_more_come_than_are_kept() {
     let shape = shape("p50", 100);
     let mut window = Window::default();
-    let pushed: Vec<Pushed> = (0..1000_i64).map(|n| window.push(at(n), (n % 250) as f64, shape)).collect();
+    let pushed: Vec<Pushed> = (0..1000_i64).map(|n| window.push(at(n), number(n % 250), shape)).collect();
     // the newest hundred are 150 to 249: the middle of them lies between 199 and 200
     assert_eq!(window.aggregate(shape), Some(199.5));
     assert_eq!(pushed.iter().filter(|pushed| **pushed == Pushed::Crowded).count(), 900);

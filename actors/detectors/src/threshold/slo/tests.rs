@@ -3,7 +3,7 @@ use serde_json::json;
 
 use crate::{
     Detect,
-    testing::{Owned, Step, log_of, ms},
+    testing::{Owned, Step, log_of, ms, number},
     threshold::{Config, Detector},
 };
 
@@ -151,13 +151,13 @@ fn counters_that_begin_anew_and_series_that_come_and_go_are_added_up() {
     for minute in 0..61_i64 {
         let at = minute * MINUTE;
         // the first pod is restarted after half an hour; both give 100 a minute, of which 20 fail in the last minute
-        let count = |each: f64| if minute < 30 { 1e6 + minute as f64 * each } else { (minute - 29) as f64 * each };
+        let count = |each: f64| if minute < 30 { 1e6 + number(minute) * each } else { number(minute - 29) * each };
         let failed = if minute == 60 { 20.0 } else { 0.0 };
         shop.feed(&[
             requests(at, "pod-1", "200", "prod", count(100.0) - failed),
             requests(at, "pod-1", "500", "prod", failed),
-            requests(at, "pod-2", "200", "prod", 7.0 + minute as f64 * 100.0),
-            requests(at, "pod-3", "500", "test", minute as f64 * 1000.0),
+            requests(at, "pod-2", "200", "prod", 7.0 + number(minute) * 100.0),
+            requests(at, "pod-3", "500", "test", number(minute * 1000)),
         ]);
     }
     assert_eq!(shop.said(0), Vec::<String>::new(), "20 of 12,000 burn at 0.17");
