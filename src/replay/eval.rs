@@ -94,8 +94,8 @@ struct Alarms {
 
 impl Hears for Alarms {
     fn record(&mut self, record: AlertRecord) {
-        // a repeat is an alarm, too, of an alert that has not ended
-        if record.transition != Transition::Resolved && record.count > 0 {
+        // a repeat only counts: whoever was told already is not told again
+        if record.transition == Transition::Firing {
             self.seqs.push(record.signal_seq);
         }
     }

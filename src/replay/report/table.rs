@@ -99,13 +99,13 @@ fn about(facts: &Facts) {
     }
     for file in &facts.files {
         let notes = [
-            (file.bad_lines, "lines could not be read"),
-            (file.untimed, "signals had no time and were given that of the one before"),
-            (file.unparsed, "lines are in no known form and were taken as they are"),
-            (file.replaced, "lines had bytes that are not UTF-8"),
+            (file.bad_lines, "line", "could not be read"),
+            (file.untimed, "signal", "without a time, given that of the one before"),
+            (file.unparsed, "line", "in no known form, taken as they are"),
+            (file.replaced, "line", "with bytes that are not UTF-8"),
         ];
-        for (count, what) in notes.into_iter().filter(|(count, _)| *count > 0) {
-            say(&format!("  {}: {} {what}", file.name, grouped(count)));
+        for (count, noun, what) in notes.into_iter().filter(|(count, ..)| *count > 0) {
+            say(&format!("  {}: {} {what}", file.name, many(count, noun)));
         }
         if let Some(why) = &file.cut_off {
             say(&format!("  {}: not read to its end: {why}", file.name));
