@@ -33,7 +33,8 @@ impl std::fmt::Debug for Recorded {
 
 impl Recorded {
     /// Opens a data directory or the file of a backup, for reading alone. Works beside a running service: nothing is held
-    /// up for longer than one read takes.
+    /// up for longer than one read takes, and nothing but SQLite's own index of who reads (`-shm`) is touched. Where no
+    /// service runs and the last one stopped in order, nothing at all is.
     pub fn open(path: &Path) -> Result<Recorded, LedgerError> {
         let file: PathBuf = if path.is_dir() { path.join(DATABASE) } else { path.to_owned() };
         if !file.is_file() {
