@@ -65,14 +65,15 @@ impl Relearn {
             Stage::Done => return Ok(false),
             Stage::Begin => {
                 let upto = ledger.read_blocking(|reader| reader.cursor(D::ID))?;
+                let behind = detector.behind();
+                let set_aside = ledger.read_blocking(|reader| reader.set_aside(D::ID, behind.unwrap_or(upto)))?;
                 let shelf = Box::new(LedgerShelf { ledger: ledger.clone(), module: D::ID });
                 // storage answered a moment ago: it will again
                 detector.begin(shelf).map_err(|_| LedgerError::Busy)?;
-                let Some(after) = detector.behind() else {
+                let Some(after) = behind else {
                     self.stage = Stage::Done;
                     return Ok(false);
                 };
-                let set_aside = ledger.read_blocking(|reader| reader.set_aside(D::ID, after)).unwrap_or_default();
                 self.stage = Stage::Read { after, upto, set_aside };
             }
             Stage::Read { after, upto, set_aside } => {

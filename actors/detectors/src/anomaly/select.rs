@@ -66,7 +66,9 @@ pub(super) struct Chosen {
 /// What is known of names and labels that were met.
 #[derive(Debug, Default)]
 pub(super) struct Select {
-    known: HashMap<Box<[u8]>, Vec<Chosen>>,
+    /// Where in `chosen` it stands.
+    known: HashMap<Box<[u8]>, usize>,
+    chosen: Vec<Vec<Chosen>>,
     bytes: usize,
     /// The name of what is looked up, as bytes.
     name: Vec<u8>,
@@ -83,21 +85,32 @@ impl Select {
             Labels::Encoded(bytes) => self.name.extend_from_slice(bytes),
             labels @ Labels::Pairs(_) => labels.iter().for_each(|(name, value)| codec::push_label(&mut self.name, name, value)),
         }
-        if !self.known.contains_key(self.name.as_slice()) {
-            let chosen = choose(signal, rules, builtin);
-            if self.name.len() > LONGEST {
-                self.passing = chosen;
-                return &mut self.passing;
+        let at = match self.known.get(self.name.as_slice()) {
+            Some(at) => *at,
+            None => {
+                let chosen = choose(signal, rules, builtin);
+                if self.name.len() > LONGEST {
+                    self.passing = chosen;
+                    return &mut self.passing;
+                }
+                self.remember(chosen)
             }
-            let bytes = self.name.len().saturating_add(ENTRY).saturating_add(chosen.len().saturating_mul(size_of::<Chosen>()));
-            if self.bytes.saturating_add(bytes) > BYTES {
-                self.known.clear();
-                self.bytes = 0;
-            }
-            self.bytes = self.bytes.saturating_add(bytes);
-            self.known.insert(self.name.as_slice().into(), chosen);
+        };
+        self.chosen.get_mut(at).map_or(&mut [], Vec::as_mut_slice)
+    }
+
+    fn remember(&mut self, chosen: Vec<Chosen>) -> usize {
+        let bytes = self.name.len().saturating_add(ENTRY).saturating_add(chosen.len().saturating_mul(size_of::<Chosen>()));
+        if self.bytes.saturating_add(bytes) > BYTES {
+            self.known.clear();
+            self.chosen.clear();
+            self.bytes = 0;
         }
-        self.known.get_mut(self.name.as_slice()).map_or(&mut [], Vec::as_mut_slice)
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.chosen.push(chosen);
+        let at = self.chosen.len().saturating_sub(1);
+        self.known.insert(self.name.as_slice().into(), at);
+        at
     }
 }
 

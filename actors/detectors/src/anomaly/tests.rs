@@ -269,11 +269,11 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(6))]
+    #![proptest_config(ProptestConfig::with_cases(3))]
     #[test]
     fn a1_kills_change_nothing_of_what_auto_says_after_it_has_learned_for_long(seed in 1..1_000_000_u64, fate in fate()) {
         let mut rng = Rng(seed);
-        let steps: Vec<Step> = (0..1600_i64)
+        let steps: Vec<Step> = (0..1300_i64)
             .map(|n| {
                 let noise = f64::from(u32::try_from(rng.below(100)).unwrap()) / 10.0;
                 let leap = if n % 400 > 396 && n > 1000 { 500.0 } else { 0.0 };

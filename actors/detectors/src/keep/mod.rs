@@ -281,7 +281,7 @@ impl<T: Kept> Keep<T> {
                 None
             }
         };
-        self.journal.add(Entry { key, seq, born: Some(digest) });
+        self.note(Entry { key, seq, born: Some(digest) });
         let place = self.hold(touch, state, None, stored, is_open);
         // this cannot fail: it is there and of this digest
         self.again(place, touch);
@@ -306,11 +306,18 @@ impl<T: Kept> Keep<T> {
         };
         self.order.remove(&(hour, key));
         self.drop_leaving(key);
-        self.journal.add(Entry { key, seq, born: None });
+        self.note(Entry { key, seq, born: None });
         if let Some(hour) = stored {
             self.remove_later(key, hour, seq);
         }
         self.counts.forgotten = self.counts.forgotten.saturating_add(1);
+    }
+
+    fn note(&mut self, entry: Entry) {
+        // driven alone, nothing is ever stored
+        if self.shelf.is_some() {
+            self.journal.add(entry);
+        }
     }
 
     fn remove_later(&mut self, key: u64, hour: u32, seq: Seq) {

@@ -195,7 +195,7 @@ impl<T: Kept> Keep<T> {
                 None if self.places.len() >= self.limits.known => continue,
                 None => None,
             };
-            self.journal.add(Entry { key, seq: since, born: Some(learned.digest) });
+            self.note(Entry { key, seq: since, born: Some(learned.digest) });
             let at = Timestamp::from_millis(i64::from(learned.hour).saturating_mul(HOUR));
             let touch = Touch { key, digest: learned.digest, seq: since, at };
             let place = self.hold(touch, learned.state, Some(since), stored, &is_open);
