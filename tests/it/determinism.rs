@@ -116,15 +116,12 @@ fn rules(module: &str, reloads: usize) -> Value {
             { "id": "peak", "metric": "load", "op": "gte", "value": 100, "resolve_after": "5s" },
         ] }),
         "detector.alert" => json!({ "cooldown": "4s" }),
-        "detector.logTemplate" => json!({ "builtin_rule": false, "rules": [
-            { "id": "news", "new": "all", "learning": "5s", "learning_lines": 3, "cooldown": "4s", "resolve_after": "9s" },
-        ] }),
         "enricher.incidentStore" => json!({ "quiet_period": "6s" }),
         _ => json!({}),
     }
 }
 
-const DETECTORS: [&str; 4] = ["detector.regex", "detector.threshold", "detector.alert", "detector.logTemplate"];
+const DETECTORS: [&str; 3] = ["detector.regex", "detector.threshold", "detector.alert"];
 
 /// Everything that stands between signals and incidents.
 struct Stack {

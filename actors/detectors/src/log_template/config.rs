@@ -273,6 +273,9 @@ mod tests {
         let config: Config = serde_json::from_value(serde_json::json!({ "rules": [{ "id": "shop" }] })).unwrap();
         assert_eq!(config.rules, [Rule::new("shop")]);
         assert_eq!(config.validate(), []);
+        let written = serde_json::json!({ "rules": [{ "id": "shop", "sources": ["shop"], "match": ["env=\"prod\""], "new": "all" }] });
+        let config: Config = serde_json::from_value(written).unwrap();
+        assert_eq!((config.validate(), config.rules[0].new, config.rules[0].matchers.len()), (vec![], Novelty::All, 1));
     }
 
     #[test]

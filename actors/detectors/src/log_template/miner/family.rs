@@ -7,6 +7,8 @@ use super::{
 
 /// So many different words in one place are data; fewer are constants.
 const FAMILY: usize = 4;
+/// So many in a line of so few words that one is more than those may be that differ.
+const SHORT_FAMILY: usize = 16;
 /// So many, where each is masked for the most part.
 const DATA_FAMILY: usize = 2;
 /// At least so many of the words of a family agree, in percent.
@@ -28,8 +30,13 @@ fn differ(a: &Slot, b: &Slot) -> bool {
     !(a.wild || b.wild || a.hash == b.hash)
 }
 
+/// How many of so many words may differ in a family.
+const fn may_differ(words: usize) -> usize {
+    words * (100 - ALIKE) / 100
+}
+
 fn alike(one: &Template, other: &Template) -> bool {
-    let mut left = one.words.len() * (100 - ALIKE) / 100;
+    let mut left = may_differ(one.words.len()).max(1);
     for (a, b) in one.words.iter().zip(&other.words) {
         if differ(a, b) && !(a.kind == Kind::Data && b.kind == Kind::Data) {
             if left == 0 {
@@ -42,29 +49,38 @@ fn alike(one: &Template, other: &Template) -> bool {
 }
 
 /// Whether a place where these words stand is data. `words` are different.
-fn is_data(words: &[(u64, Kind)]) -> bool {
-    words.len() >= FAMILY || (words.len() >= DATA_FAMILY && words.iter().all(|(_, kind)| *kind == Kind::Data))
+fn is_data(words: &[(u64, Kind)], enough: usize) -> bool {
+    words.len() >= enough || (words.len() >= DATA_FAMILY && words.iter().all(|(_, kind)| *kind == Kind::Data))
 }
 
-/// The members of the newest template's family, and the places where they differ; nothing if it has none.
-fn family<'a>(newest: &'a Template, near: Vec<(usize, &'a Template)>) -> Option<(Vec<usize>, Vec<usize>)> {
+/// The places where the newest template's family differs, and what stands there; nothing if it has none.
+fn family(newest: &Template, near: Vec<&Template>) -> Option<Vec<(usize, Kind)>> {
     let mut members = near;
+    let is_short = may_differ(newest.words.len()) == 0;
+    let enough = if is_short { SHORT_FAMILY } else { FAMILY };
     loop {
         let mut places = Vec::new();
+        let mut is_more = false;
         // constants first: what differs in them is another statement, and its data says nothing here
         let mut fixed: [Vec<(usize, &Slot)>; 2] = [Vec::new(), Vec::new()];
         for (at, own) in newest.words.iter().enumerate() {
             let mut values: Vec<(u64, Kind)> = Vec::new();
-            let mut wild = false;
-            for word in members.iter().filter_map(|(_, member)| member.words.get(at)) {
-                wild |= word.wild;
-                if !word.wild && values.len() < FAMILY && !values.contains(&(word.hash, word.kind)) {
+            let (mut any, mut data) = (false, false);
+            for word in members.iter().filter_map(|member| member.words.get(at)) {
+                any |= word.wild && word.kind != Kind::Data;
+                data |= word.wild && word.kind == Kind::Data;
+                if !word.wild && values.len() < enough && !values.contains(&(word.hash, word.kind)) {
                     values.push((word.hash, word.kind));
                 }
             }
-            if is_data(&values) {
-                places.push(at);
-            } else if values.len() > 1 && !wild {
+            let all_data = values.iter().all(|(_, kind)| *kind == Kind::Data);
+            if is_data(&values, enough) {
+                is_more = true;
+                // in a line of few words there is too little else to tell a word by that is no data
+                places.push((at, if all_data && !any && is_short { Kind::Data } else { Kind::Constant }));
+            } else if any || (data && all_data) {
+                places.push((at, if any { Kind::Constant } else { Kind::Data }));
+            } else if values.len() > 1 || data {
                 let [constants, others] = &mut fixed;
                 if values.iter().all(|(_, kind)| *kind == Kind::Constant) { constants } else { others }.push((at, own));
             }
@@ -72,12 +88,9 @@ fn family<'a>(newest: &'a Template, near: Vec<(usize, &'a Template)>) -> Option<
         let before = members.len();
         let [constants, others] = fixed;
         let fixed = if constants.is_empty() { others } else { constants };
-        members.retain(|(_, member)| {
-            fixed.iter().all(|(at, own)| member.words.get(*at).is_some_and(|word| !own.wild && !word.wild && word.hash == own.hash))
-        });
+        members.retain(|member| fixed.iter().all(|(at, own)| member.words.get(*at).is_some_and(|word| word.is_same(own))));
         if members.len() == before {
-            let members: Vec<usize> = members.into_iter().map(|(slot, _)| slot).collect();
-            return (members.len() > 1 && !places.is_empty()).then_some((members, places));
+            return (members.len() > 1 && is_more).then_some(places);
         }
     }
 }
@@ -88,19 +101,17 @@ impl Store {
         let newest = self.get(slot)?;
         let bucket = self.bucket(slot);
         let recent = bucket.get(bucket.len().saturating_sub(NEIGHBOURS)..).unwrap_or(bucket);
-        let near: Vec<(usize, &Template)> =
-            recent.iter().filter_map(|slot| Some((*slot, self.get(*slot)?))).filter(|(_, other)| alike(newest, other)).collect();
-        let (members, places) = family(newest, near)?;
+        let near: Vec<&Template> = recent.iter().filter_map(|slot| self.get(*slot)).filter(|other| alike(newest, other)).collect();
+        let places = family(newest, near)?;
         let mut merged = newest.clone();
-        for member in members.iter().filter_map(|slot| self.get(*slot)) {
-            for (own, other) in merged.words.iter_mut().zip(&member.words) {
-                own.wild |= other.wild;
+        for (place, kind) in places {
+            if let Some(word) = merged.words.get_mut(place) {
+                (word.wild, word.kind) = (true, kind);
             }
         }
-        for place in places {
-            if let Some(word) = merged.words.get_mut(place) {
-                word.wild = true;
-            }
+        // what is nothing but data would take in whatever is as long
+        if merged.words.iter().all(|word| word.wild || word.kind == Kind::Data) {
+            return None;
         }
         let covered: Vec<usize> = bucket.iter().copied().filter(|slot| self.get(*slot).is_some_and(|other| merged.covers(other))).collect();
         let taken: Vec<Template> = covered.into_iter().filter_map(|slot| self.take(slot)).collect();

@@ -19,6 +19,9 @@
 //! there, which keeps the id of the oldest. Where there are fewer, they are constants, and what differs in them stays
 //! apart. So `by LOGIN(uid=0)` and `by (uid=0)` are two templates, and a hundred user names are one.
 //!
+//! Two are enough where each is masked for the most part or a path; in lines of less than five words it takes sixteen others.
+//! A template keeps at least one word that is no data.
+//!
 //! What a line belongs to may therefore change later, by merging only: [`Miner::current`] says what became of a template.
 
 mod family;

@@ -19,10 +19,21 @@ const WORD_BYTES: usize = 64;
 pub(super) struct Slot {
     pub(super) hash: u64,
     pub(super) kind: Kind,
-    /// Any word at all.
+    /// Any word at all, or, if the kind is data, any that is masked for the most part.
     pub(super) wild: bool,
     pub(super) spaced: bool,
     pub(super) text: Box<str>,
+}
+
+impl Slot {
+    fn takes(&self, hash: u64, kind: Kind) -> bool {
+        if self.wild { self.kind != Kind::Data || kind == Kind::Data } else { self.hash == hash }
+    }
+
+    /// Whether both take the same words.
+    pub(super) fn is_same(&self, other: &Slot) -> bool {
+        self.wild == other.wild && if self.wild { self.kind == other.kind } else { self.hash == other.hash }
+    }
 }
 
 /// A template.
@@ -90,7 +101,7 @@ impl Template {
     /// Whether every line of `other` is one of this template.
     pub(super) fn covers(&self, other: &Template) -> bool {
         self.words.len() == other.words.len()
-            && self.words.iter().zip(&other.words).all(|(own, other)| own.wild || (!other.wild && own.hash == other.hash))
+            && self.words.iter().zip(&other.words).all(|(own, other)| (own.wild || !other.wild) && own.takes(other.hash, other.kind))
     }
 
     /// Whether a line of these words is one of this template.
@@ -110,7 +121,7 @@ impl Template {
     }
 
     fn matches(&self, words: &[Word]) -> bool {
-        self.words.len() == words.len() && self.words.iter().zip(words).all(|(own, word)| own.wild || own.hash == word.hash)
+        self.words.len() == words.len() && self.words.iter().zip(words).all(|(own, word)| own.takes(word.hash, word.kind))
     }
 }
 

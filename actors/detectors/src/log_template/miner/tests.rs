@@ -87,10 +87,28 @@ fn what_differs_in_a_constant_stays_apart_when_its_data_is_found() {
 
 #[test]
 fn paths_that_differ_are_data_at_once() {
-    let found = texts(&["Deleting file /data/current/sub1/a_7", "Deleting file /data/current/b_8", "Deleting file /data"]);
+    let found = texts(&["Deleting file /data/current/sub1/a_7", "Deleting file /data/current/b_8", "Deleting file /data/c"]);
     assert_eq!(found[0], "Deleting file <*>");
     assert_eq!(found[0], found[1]);
     assert_eq!(found[2], "Deleting file <*>");
+    let other = texts(&["Deleting file /data/current/sub1/a_7", "Deleting file /data/current/b_8", "Deleting file failed"]);
+    assert_eq!(other[2], "Deleting file failed", "in so short a line a word is no path");
+}
+
+#[test]
+fn in_a_line_of_few_words_it_takes_sixteen_to_be_data() {
+    let mut miner = Miner::new(&Settings::default());
+    let line = |n: usize| format!("login failed: {}", "x".repeat(n + 1));
+    assert!((0..15).all(|n| miner.learn(&line(n)).is_new));
+    assert!(!miner.learn(&line(15)).is_new && !miner.learn(&line(16)).is_new);
+    assert_eq!(miner.len(), 1);
+}
+
+#[test]
+fn lines_that_are_nothing_but_data_take_in_no_others() {
+    let mut miner = Miner::new(&Settings::default());
+    let ids: Vec<TemplateId> = ["17", "/var/log/a/b", "10.0.0.1", "STOPPED"].iter().map(|line| miner.learn(line).template).collect();
+    assert_eq!((miner.len(), miner.template(ids[3])), (4, Some("STOPPED")));
 }
 
 #[test]
