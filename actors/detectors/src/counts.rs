@@ -41,4 +41,6 @@ pub struct Counts {
     pub unreadable: u64,
     /// Patterns compiled so far.
     pub compiled: usize,
+    /// What literals and compiled patterns take in memory.
+    pub pattern_bytes: usize,
 }

@@ -34,11 +34,12 @@ const COUNTERS: [Counter; 13] = [
     ("ahead_total", "Values whose time lay ahead: they count as of their receipt.", |counts| counts.ahead),
 ];
 
-const GAUGES: [Gauge; 4] = [
+const GAUGES: [Gauge; 5] = [
     ("followed", "Alerts or series that are followed now.", |counts| counts.open),
     ("followed_bytes", "Bytes of what is followed now, by which it is bounded.", |counts| counts.bytes),
     ("shelved", "Series whose state is stored and not in memory.", |counts| counts.shelved),
     ("compiled_patterns", "Patterns that have been compiled so far.", |counts| counts.compiled),
+    ("pattern_bytes", "Bytes of patterns and their literals, in memory.", |counts| counts.pattern_bytes),
 ];
 
 impl Metrics {

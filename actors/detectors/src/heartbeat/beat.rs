@@ -107,8 +107,10 @@ impl Beat {
             self.counted_from = now;
         }
         let down = self.down.take();
-        if self.paused || down.is_none() {
+        if self.paused {
             self.run = None;
+        }
+        if self.paused || down.is_none() {
             return down.is_some();
         }
         let holds = match down {

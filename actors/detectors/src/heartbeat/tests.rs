@@ -260,6 +260,11 @@ fn a_reload_keeps_what_is_known_and_ends_what_no_longer_holds() {
     let paused = vec![Heartbeat { paused: true, ..backup() }];
     let records = reloaded(paused, &down, vec![backup()], &lived(vec![], 15 * MINUTE, &[(0, 7 * MINUTE + 1)]));
     assert_eq!(outline(&records), ["790000 firing 1 backup backup"]);
+    // a run that is under way goes on
+    let running = lived(vec![ping(0, What::Success), ping(MINUTE, What::Start)], 90_000, &[]);
+    let patient = Heartbeat { max_run: Some(Span::seconds(120)), ..backup() };
+    let records = reloaded(vec![backup()], &running, vec![patient], &lived(vec![], 4 * MINUTE, &[(0, 90_001)]));
+    assert_eq!(outline(&records), ["180000 firing 1 backup backup"]);
     // given less time, it is down at once
     let shorter = Heartbeat { period: Span::seconds(60), ..backup() };
     let up = lived(vec![ping(0, What::Success)], 4 * MINUTE, &[]);

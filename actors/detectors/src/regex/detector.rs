@@ -337,6 +337,7 @@ impl Detect for Detector {
             full: self.episodes.is_full(),
             evicted: self.episodes.evicted(),
             compiled: self.gate.compiled().saturating_add(self.excluding.compiled()),
+            pattern_bytes: self.gate.bytes().saturating_add(self.excluding.bytes()),
             ..self.counts
         }
     }

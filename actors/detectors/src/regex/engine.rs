@@ -34,6 +34,7 @@ pub(crate) struct Engines {
     ascii: Vec<OnceCell<Option<Arc<Regex>>>>,
     whole: RefCell<VecDeque<(usize, Arc<Regex>)>>,
     compiled: Cell<usize>,
+    bytes: Cell<usize>,
 }
 
 impl std::fmt::Debug for Engines {
@@ -46,7 +47,7 @@ impl Engines {
     /// Nothing compiled yet.
     pub(crate) fn new(texts: Vec<String>) -> Engines {
         let ascii = texts.iter().map(|_| OnceCell::new()).collect();
-        Engines { texts, ascii, whole: RefCell::default(), compiled: Cell::new(0) }
+        Engines { texts, ascii, whole: RefCell::default(), compiled: Cell::new(0), bytes: Cell::new(0) }
     }
 
     /// How many patterns there are.
@@ -57,6 +58,11 @@ impl Engines {
     /// How many patterns have been compiled so far.
     pub(crate) fn compiled(&self) -> usize {
         self.compiled.get()
+    }
+
+    /// What the compiled ones take, the memory they work in apart: that is at most 128 KiB each.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.get()
     }
 
     /// Whether the pattern matches the line.
@@ -84,7 +90,8 @@ impl Engines {
         }
         let regex = self.compile(number, |hir| hir)?;
         if whole.len() >= WHOLE_FORMS {
-            whole.pop_front();
+            let former = whole.pop_front().map_or(0, |(_, regex)| regex.memory_usage());
+            self.bytes.set(self.bytes.get().saturating_sub(former));
         }
         whole.push_back((number, Arc::clone(&regex)));
         Some(regex)
@@ -93,7 +100,9 @@ impl Engines {
     fn compile(&self, number: usize, form: fn(Hir) -> Hir) -> Option<Arc<Regex>> {
         self.compiled.set(self.compiled.get().saturating_add(1));
         let hir = form(regex_syntax::parse(self.texts.get(number)?).ok()?);
-        Regex::builder().configure(config(SIZE_LIMIT * 4)).build_from_hir(&hir).ok().map(Arc::new)
+        let regex = Regex::builder().configure(config(SIZE_LIMIT * 4)).build_from_hir(&hir).ok()?;
+        self.bytes.set(self.bytes.get().saturating_add(regex.memory_usage()));
+        Some(Arc::new(regex))
     }
 
     /// These patterns as a set.
@@ -122,6 +131,12 @@ struct Part {
 }
 
 impl Set {
+    /// What it takes once it is compiled, the memory it works in apart: that is at most 1 MiB for each of its parts.
+    pub(crate) fn bytes(&self) -> usize {
+        let compiled = self.ascii.get().into_iter().chain(self.whole.get()).flatten();
+        compiled.map(|part| part.regex.memory_usage()).sum()
+    }
+
     /// Appends the places in the set of those that match, ascending.
     pub(crate) fn matches(&mut self, line: &str, places: &mut Vec<usize>) {
         let (form, parts): (fn(Hir) -> Hir, _) = if line.is_ascii() { (ascii_only, &self.ascii) } else { (|hir| hir, &self.whole) };

@@ -168,6 +168,13 @@ impl Gate {
         self.engines.captures(number, line)
     }
 
+    /// What literals and compiled patterns take.
+    pub(crate) fn bytes(&self) -> usize {
+        let sets: usize = self.crowds.iter().chain([&self.always]).map(|crowd| crowd.set.bytes()).sum();
+        let literals = self.literals.as_ref().map_or(0, AhoCorasick::memory_usage);
+        sets.saturating_add(literals).saturating_add(self.engines.bytes())
+    }
+
     /// How many patterns have been compiled so far.
     pub(crate) fn compiled(&self) -> usize {
         self.engines.compiled()

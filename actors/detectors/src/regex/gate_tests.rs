@@ -83,8 +83,11 @@ fn patterns_are_compiled_only_when_their_literal_comes_by() {
     let mut gate = Gate::new(texts);
     assert_eq!(gate.matches("all is well"), [0_usize; 0]);
     assert_eq!(gate.compiled(), 0);
+    let literals = gate.bytes();
+    assert!((10 << 10..16 << 20).contains(&literals), "{literals}");
     assert_eq!(gate.matches("service77 failed with 5 errors"), [77]);
     assert_eq!(gate.compiled(), 1);
+    assert!((literals + 100..literals + (1 << 20)).contains(&gate.bytes()), "{}", gate.bytes());
 }
 
 #[test]
