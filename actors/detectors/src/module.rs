@@ -24,8 +24,8 @@ use opspilot_kernel::{
 };
 use opspilot_ledger::{CONFIG, Ledger, LedgerError, Priority, Snapshot};
 use opspilot_runtime::{
-    Applied, ChildSpec, Consumer, Entry, Follower, FollowerOptions, Handle, Module, ModuleContext, ModuleError, ModuleSpec, Offline,
-    Requeue, RestoreError, StartError, Supervisor, follow_configured,
+    Applied, ChildSpec, Consumer, DriveAlone, Entry, Follower, FollowerOptions, Handle, Module, ModuleContext, ModuleError, ModuleSpec,
+    Offline, Requeue, RestoreError, StartError, Supervisor, follow_configured,
 };
 
 use crate::{Change, Counts, Detect, metrics::Metrics, offline::Alone, relearn::Relearn};
@@ -52,7 +52,7 @@ impl<D: Detect> ModuleSpec for Spec<D> {
     const SUMMARY: &'static str = D::SUMMARY;
     const ENABLED: bool = true;
     type Config = D::Config;
-    const OFFLINE: Option<fn(&D::Config) -> Box<dyn Offline>> = Some(|config| Box::new(Alone::<D>::new(config)));
+    const OFFLINE: Option<DriveAlone<D::Config>> = Some(|config| Box::new(Alone::<D>::new(config)));
 
     fn start(ctx: &ModuleContext, config: D::Config) -> Result<Box<dyn Module>, StartError> {
         let metrics = Metrics::new(D::ID).and_then(|metrics| metrics.register(&ctx.registry).map(|()| metrics));

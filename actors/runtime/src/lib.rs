@@ -43,7 +43,7 @@ pub use follower::{Follower, FollowerOptions, FollowerStatus, Reconfigure, Reque
 pub use group::{GroupSpec, Strategy};
 pub use handle::{AskError, Handle, Inlet, TellError};
 pub use health::{Health, HealthMetrics, Overall, Report};
-pub use module::{Applied, Entry, Module, ModuleContext, ModuleError, ModuleSpec, Start, StartError};
+pub use module::{Applied, DriveAlone, Entry, Module, ModuleContext, ModuleError, ModuleSpec, Start, StartError};
 pub use offline::{MakeOffline, Offline};
 pub use outbound::Outbound;
 pub use panics::install_panic_hook;

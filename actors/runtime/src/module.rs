@@ -124,6 +124,9 @@ impl ModuleContext {
     }
 }
 
+/// Makes a module of a checked configuration, to be driven with no service around it.
+pub type DriveAlone<C> = fn(&C) -> Box<dyn Offline>;
+
 /// What a module's author writes; [`Entry::of`] makes the registry's entry of it.
 pub trait ModuleSpec: 'static {
     /// The permanent name.
@@ -135,7 +138,7 @@ pub trait ModuleSpec: 'static {
     /// Its section of the configuration.
     type Config: ModuleConfig;
     /// How it is driven with no service around it, if it can be.
-    const OFFLINE: Option<fn(&Self::Config) -> Box<dyn Offline>> = None;
+    const OFFLINE: Option<DriveAlone<Self::Config>> = None;
 
     /// Starts it.
     fn start(ctx: &ModuleContext, config: Self::Config) -> Result<Box<dyn Module>, StartError>;
