@@ -102,7 +102,7 @@ pub(super) fn mask(word: &[u8], sink: &mut impl Sink) -> Masked {
         }
         let Run { end, digits, letters, hex, turns } = run(word, at);
         let is_address = hex && end - at <= 4 && word.get(end) == Some(&b':');
-        if !digits && !(is_address || hex && end - at == 8) {
+        if !(digits || is_address || hex && end - at == 8) {
             at = end;
             continue;
         }
@@ -112,9 +112,9 @@ pub(super) fn mask(word: &[u8], sink: &mut impl Sink) -> Masked {
             Some((Mask::Address, at, end))
         } else if !digits {
             None
-        } else if byte == b'0' && matches!(word.get(at + 1), Some(b'x' | b'X')) && is_hex(word, at + 2, end) {
-            Some((Mask::Hex, at, end))
-        } else if letters && hex && end - at >= 8 {
+        } else if (byte == b'0' && matches!(word.get(at + 1), Some(b'x' | b'X')) && is_hex(word, at + 2, end))
+            || (letters && hex && end - at >= 8)
+        {
             Some((Mask::Hex, at, end))
         } else if class(byte) & DIGIT != 0
             && let Some((mask, end)) = number(word, at)
@@ -262,7 +262,7 @@ fn number(word: &[u8], start: usize) -> Option<(Mask, usize)> {
     }
     // four groups of up to three digits come first; a port or a prefix length may follow
     let mask = if dots == 4 { Mask::Address } else { Mask::Number };
-    if !word.get(end).is_some_and(|byte| class(*byte) & ALPHA != 0) {
+    if word.get(end).is_none_or(|byte| class(*byte) & ALPHA == 0) {
         return Some((mask, if word.get(end) == Some(&b'%') { end + 1 } else { end }));
     }
     ends_number(word, end).then(|| (mask, run(word, end).end))

@@ -122,7 +122,7 @@ fn what_becomes_of_templates_is_told_to_who_asks() {
     assert_eq!(never, ids[3]);
     let mut fates = miner.take_fates();
     fates.sort_by_key(|fate| format!("{fate:?}"));
-    let mut expected = vec![merged(1), merged(2)];
+    let mut expected = [merged(1), merged(2)];
     expected.sort_by_key(|fate| format!("{fate:?}"));
     assert!(expected.iter().all(|one| fates.contains(one)), "{fates:?}");
     for n in 0..40 {
