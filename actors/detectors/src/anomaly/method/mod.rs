@@ -41,7 +41,9 @@ pub struct Judged {
     /// That it is an anomaly.
     pub alarm: Option<Alarm>,
     /// The values that would have raised no alarm, as it was known before the value was seen. Not
-    /// there as long as too little is known.
+    /// there as long as too little is known. `auto` looks for them with an alarm and while it rests
+    /// after one; where no value would have been usual after those before it, they are what 99 of 100
+    /// values kept to.
     pub expected: Option<Band>,
     /// Given with an alarm: the share of the remembered past that was less extreme, from 0 to 1. Not
     /// there for `ewma`, which judges an average and not the value.

@@ -148,6 +148,7 @@ impl Moments {
 }
 
 #[cfg(test)]
+#[allow(clippy::as_conversions, reason = "the numbers are small")]
 mod tests {
     use proptest::prelude::*;
 

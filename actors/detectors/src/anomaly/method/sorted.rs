@@ -121,6 +121,7 @@ fn midpoint(low: f64, high: f64) -> f64 {
 }
 
 #[cfg(test)]
+#[allow(clippy::as_conversions, reason = "the numbers are small")]
 mod tests {
     use proptest::prelude::*;
 

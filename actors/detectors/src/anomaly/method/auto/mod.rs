@@ -40,18 +40,22 @@ const ALIKE: [&[usize]; 5] = [&[LEVEL, DAY, ROUGH], &[CHANGE], &[SHORT, WEEK], &
 /// Powers of ten that are nothing special.
 const USUAL: f32 = 1.0;
 /// Powers of ten beyond those that count at most.
-const MOST: f32 = 3.0;
+const MOST: f32 = 2.7;
 /// How much evidence suffices.
-const ENOUGH: f32 = 4.6;
+const ENOUGH: f32 = 4.9;
 /// How much more of it, as a share, after each alarm.
 const MORE: f32 = 0.15;
 /// In how many points, or in how much time, whichever is longer, that is forgiven.
 const FORGIVEN: f64 = 4000.0;
-const FORGIVEN_SECONDS: f64 = 14.0 * 86_400.0;
+const FORGIVEN_SECONDS: f64 = 24.0 * 86_400.0;
 /// How much more for every power of ten that values come more often than every five minutes.
-const OFTEN: f32 = 4.0;
-/// How much more for every power of ten that the series is known for longer.
-const LONG_KNOWN: f32 = 2.0;
+const OFTEN: f32 = 6.0;
+/// How much more for every power of ten that the series is known for longer than so many points; and
+/// how much less, for every power of ten that it is known for shorter, because what it did not yet do
+/// cannot count for much.
+const KNOWN: f32 = 4000.0;
+const LONGER_KNOWN: f32 = 1.0;
+const SHORTER_KNOWN: f32 = 2.0;
 /// So many points after an alarm raise none.
 const REST: u32 = 20;
 /// So many points are needed before it is known how far is far.
@@ -191,17 +195,20 @@ impl Auto {
         let rarities = self.learned.rarities(&views);
         let evidence = self.learned.evidence(&rarities);
         self.raised -= self.raised * narrow(1.0 / FORGIVEN.max(FORGIVEN_SECONDS / self.input.interval().max(1e-3)));
-        if self.resting > 0 {
-            self.resting -= 1;
-        } else if evidence > 0.0 {
+        let known = self.learned.count >= WARM && at.millis() - self.learned.since.millis() >= WARM_MILLIS;
+        let rests = self.resting > 0;
+        self.resting = self.resting.saturating_sub(1);
+        if rests || evidence > 0.0 {
             let enough = self.enough();
-            if evidence >= enough {
+            let found = !rests && evidence >= enough;
+            if known && (found || rests) {
+                judged.expected = before.and_then(|before| self.band(&before, at, usual, taken.after_gap, enough));
+            }
+            if found {
                 let side = side(&views, &rarities);
-                let known = self.learned.count >= WARM && at.millis() - self.learned.since.millis() >= WARM_MILLIS;
                 if known && self.direction.wants(side) {
                     judged.alarm = Some(Alarm { side, score: f64::from(evidence / enough) });
                     judged.rank = Some(self.learned.evidence.rank(evidence));
-                    judged.expected = before.and_then(|before| self.band(&before, at, usual, taken.after_gap, enough));
                 }
                 self.resting = REST;
                 self.raised += MORE;
@@ -216,7 +223,9 @@ impl Auto {
         let known = narrow(super::real(usize::try_from(self.learned.count).unwrap_or(usize::MAX)).min(f64::from(tail::MEMORY)));
         let interval = narrow(self.input.interval().max(1e-3));
         let often = OFTEN * (300.0 / interval).log10().max(0.0);
-        (ENOUGH + often) * (1.0 + self.raised) + LONG_KNOWN * ((known + 100.0) / 4000.0).log10()
+        let longer = ((known + 100.0) / KNOWN).log10();
+        let (longer, shorter) = (longer.max(0.0), longer.min(0.0));
+        (ENOUGH + often) * (1.0 + self.raised) + LONGER_KNOWN * longer + SHORTER_KNOWN * shorter
     }
 
     /// The values that would have raised no alarm at the same moment.

@@ -19,11 +19,13 @@ pub(super) struct Shape {
     length: usize,
     /// Blocks remembered.
     most: usize,
+    /// Where the nearest shape was; it makes the search faster and changes nothing else.
+    near: usize,
 }
 
 impl Shape {
     pub(super) fn new(per: u32, length: usize, most: usize) -> Shape {
-        Shape { means: Vec::new(), sum: 0.0, count: 0, per, length, most }
+        Shape { means: Vec::new(), sum: 0.0, count: 0, per, length, most, near: 0 }
     }
 
     /// When a block is full, the Euclidean distance of the last shape from the nearest one before
@@ -51,16 +53,17 @@ impl Shape {
             return None;
         }
         let (past, now) = self.means.split_at_checked(self.means.len() - self.length)?;
-        let mut nearest = f32::MAX;
-        for before in past.windows(self.length) {
-            let mut distance = 0.0;
-            for (now, before) in now.chunks_exact(4).zip(before.chunks_exact(4)) {
-                distance += now.iter().zip(before).map(|(now, before)| (now - before) * (now - before)).sum::<f32>();
-                if distance >= nearest {
-                    break;
-                }
+        // begins where the last one was near, because most others are then left off soon
+        let near = past.get(self.near..self.near + self.length);
+        let mut nearest = near.map_or(f32::MAX, |before| distance(now, before, f32::MAX));
+        for (place, before) in past.windows(self.length).enumerate() {
+            let distance = distance(now, before, nearest);
+            if distance < nearest {
+                (nearest, self.near) = (distance, place);
             }
-            nearest = nearest.min(distance);
+        }
+        if self.means.len() < self.most {
+            self.near += 1;
         }
         Some(nearest.sqrt())
     }
@@ -78,4 +81,17 @@ impl Shape {
     pub(super) fn decode(self, from: &mut Reader<'_>) -> Result<Shape, String> {
         Ok(Shape { means: from.f32s(self.most)?, sum: from.f64()?, count: from.u32()?.min(self.per), ..self })
     }
+}
+
+/// The square of the distance, or any number that is not below `most`.
+fn distance(now: &[f32], before: &[f32], most: f32) -> f32 {
+    let mut distance = 0.0;
+    for ([a, b, c, d], [e, f, g, h]) in now.as_chunks::<4>().0.iter().zip(before.as_chunks::<4>().0) {
+        let (a, b, c, d) = (a - e, b - f, c - g, d - h);
+        distance += (a * a + b * b) + (c * c + d * d);
+        if distance >= most {
+            break;
+        }
+    }
+    distance
 }

@@ -28,6 +28,9 @@ const UNHEARD_OF: f64 = 6.0;
 pub(super) struct Tail {
     top: Vec<f32>,
     seen: u32,
+    /// The mean excess over the edge, and the shape, of what is kept.
+    mean: f64,
+    shape: f64,
 }
 
 impl Tail {
@@ -48,23 +51,23 @@ impl Tail {
             return 0.0;
         }
         let (edge, value, count) = (f64::from(edge), f64::from(value), super::super::real(self.top.len()));
-        let (mut sum, mut squares) = (0.0, 0.0);
-        for kept in &self.top {
-            let beyond = f64::from(*kept) - edge;
-            sum += beyond;
-            squares += beyond * beyond;
-        }
-        let mean = sum / count;
         let at_edge = (f64::from(self.seen) / count).log10();
-        if mean <= 0.0 {
+        if self.mean <= 0.0 {
             return narrow(at_edge + if value > edge * (1.0 + 1e-6) { UNHEARD_OF } else { 0.0 });
         }
-        let variance = (squares / count - mean * mean).max(mean * mean * 1e-9);
-        let shape = (0.5 * (1.0 - mean * mean / variance)).clamp(0.0, HEAVIEST);
-        let beyond = (value - edge) / (mean * (1.0 - shape));
-        let more =
-            if shape < 1e-6 { beyond * std::f64::consts::LOG10_E } else { (shape * beyond).ln_1p() / shape * std::f64::consts::LOG10_E };
+        let beyond = (value - edge) / (self.mean * (1.0 - self.shape));
+        let more = if self.shape < 1e-6 { beyond } else { (self.shape * beyond).ln_1p() / self.shape } * std::f64::consts::LOG10_E;
         narrow(at_edge + more)
+    }
+
+    fn fit(&mut self) {
+        let (edge, count) = (self.top.last().copied().map_or(0.0, f64::from), super::super::real(self.top.len()));
+        let excess = self.top.iter().map(|kept| f64::from(*kept) - edge);
+        let (sum, squares) = excess.fold((0.0, 0.0), |(sum, squares), excess| (sum + excess, squares + excess * excess));
+        self.mean = sum / count.max(1.0);
+        let square = self.mean * self.mean;
+        let variance = (squares / count.max(1.0) - square).max(square * 1e-9);
+        self.shape = if variance > 0.0 { (0.5 * (1.0 - square / variance)).clamp(0.0, HEAVIEST) } else { 0.0 };
     }
 
     /// The share of what was learned that is less than `value`; where `value` is below the edge, the
@@ -83,19 +86,21 @@ impl Tail {
                 number += 1;
                 number.is_multiple_of(2)
             });
+            self.fit();
         }
         let kept = self.kept();
-        if self.top.len() >= kept {
-            if self.top.last().is_some_and(|least| value <= *least) {
-                return;
-            }
-            self.top.truncate(kept - 1);
+        // where every second one was let go of, only what is beyond the edge takes its place
+        let is_full = self.top.len() >= kept || kept == MOST && self.top.len() >= LEAST;
+        if is_full && self.top.last().is_some_and(|least| value <= *least) {
+            return;
         }
+        self.top.truncate(kept - 1);
         if self.top.len() == self.top.capacity() {
-            self.top.reserve_exact((self.top.len() / 2).clamp(LEAST, MOST));
+            self.top.reserve_exact((self.top.len() / 2).max(LEAST).min(MOST - self.top.len()));
         }
         let place = self.top.partition_point(|other| *other >= value);
         self.top.insert(place, value);
+        self.fit();
     }
 
     pub(super) fn heap(&self) -> usize {
@@ -112,6 +117,8 @@ impl Tail {
         let mut top = from.f32s(MOST)?;
         // stored in order; sorted again, so that damage cannot break what relies on it
         top.sort_by(|one, other| other.total_cmp(one));
-        Ok(Tail { top, seen })
+        let mut tail = Tail { top, seen, ..Tail::default() };
+        tail.fit();
+        Ok(tail)
     }
 }
