@@ -8,15 +8,17 @@ use crate::Counts;
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
     /// Each with what of the counts it adds up.
-    counters: Vec<(IntCounter, fn(&Counts) -> u64)>,
-    gauges: Vec<(IntGauge, fn(&Counts) -> usize)>,
+    counters: Vec<(IntCounter, Total)>,
+    gauges: Vec<(IntGauge, Level)>,
     unreadable: IntCounter,
     relearned: IntCounter,
     lost: IntCounter,
 }
 
-type Counter = (&'static str, &'static str, fn(&Counts) -> u64);
-type Gauge = (&'static str, &'static str, fn(&Counts) -> usize);
+type Total = fn(&Counts) -> u64;
+type Level = fn(&Counts) -> usize;
+type Counter = (&'static str, &'static str, Total);
+type Gauge = (&'static str, &'static str, Level);
 
 const COUNTERS: [Counter; 13] = [
     ("observations_total", "Signals that concerned a rule.", |counts| counts.matched),

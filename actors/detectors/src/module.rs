@@ -25,7 +25,7 @@ use opspilot_kernel::{
 use opspilot_ledger::{CONFIG, Ledger, LedgerError, Priority, Snapshot};
 use opspilot_runtime::{
     Applied, ChildSpec, Consumer, DriveAlone, Entry, Follower, FollowerOptions, Handle, Module, ModuleContext, ModuleError, ModuleSpec,
-    Offline, Requeue, RestoreError, StartError, Supervisor, follow_configured,
+    Requeue, RestoreError, StartError, Supervisor, follow_configured,
 };
 
 use crate::{Change, Counts, Detect, metrics::Metrics, offline::Alone, relearn::Relearn};
