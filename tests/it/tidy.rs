@@ -73,7 +73,7 @@ fn every_module_is_in_its_categorys_list() {
         for folder in fs::read_dir(&source).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()) {
             let name = folder.file_name().unwrap().to_str().unwrap();
             let code = fs::read_to_string(folder.join("mod.rs")).unwrap_or_default();
-            if code.contains("const ENTRY") {
+            if code.contains("const ENTRY:") {
                 modules += 1;
                 assert!(list.contains(&format!("{name}::ENTRY")), "{name} is not in the MODULES of {category}");
             }

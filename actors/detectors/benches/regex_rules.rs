@@ -224,8 +224,8 @@ fn lines_per_second(criterion: &mut Criterion) {
 
 fn by_kind_of_rule(criterion: &mut Criterion) {
     let entry = block(false);
-    let kinds: [(&str, fn(usize) -> Vec<String>); 3] =
-        [("no regard to case", folded), ("a tenth without literals", bare), ("one literal for all", crowded)];
+    type Make = fn(usize) -> Vec<String>;
+    let kinds: [(&str, Make); 3] = [("no regard to case", folded), ("a tenth without literals", bare), ("one literal for all", crowded)];
     for (name, make) in kinds {
         let mut group = criterion.benchmark_group(format!("regex rules, no line matches, {name}"));
         group.throughput(Throughput::Elements(u64::from(LINES))).sample_size(20).measurement_time(Duration::from_secs(2));
