@@ -104,8 +104,11 @@ impl<H: Hears> Drive<H> {
     }
 }
 
+/// A detector and its name.
+pub(crate) type Named = (ModuleId, Box<dyn Offline>);
+
 /// The detectors that a configuration has switched on.
-pub(crate) fn detectors(config: &Config) -> Result<Vec<(ModuleId, Box<dyn Offline>)>, String> {
+pub(crate) fn detectors(config: &Config) -> Result<Vec<Named>, String> {
     let mut made = Vec::new();
     for entry in opspilot_detectors::MODULES.iter().filter(|entry| entry.offline.is_some()) {
         let Some(settings) = config.modules.get(&entry.id).filter(|settings| settings.enabled) else { continue };
