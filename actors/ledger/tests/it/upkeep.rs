@@ -476,7 +476,7 @@ fn what_lies_on_the_shelf_is_read_by_its_key_and_is_no_part_of_a_snapshot() {
                 let key = key.to_owned();
                 move |tx| tx.shelve("detector.a", vec![part(&key, "x")])
             }),
-            Err(LedgerError::Invalid(_))
+            Err(opspilot_ledger::LedgerError::Invalid(_))
         )
     };
     assert!(plain("a"), "what lies elsewhere is not touched by it");
