@@ -291,7 +291,7 @@ fn p16_a_channel_that_hangs_delays_neither_another_nor_whoever_makes_events() {
         }
         other.until("the other has all", |stub| stub.taken.lock().len() == 100).await;
         world.until_waiting(&channels, "other", 0).await;
-        assert_eq!(world.waiting("hanging").await.count, 100);
+        world.until_waiting(&channels, "hanging", 100).await;
         assert!(hanging.tried() <= 16);
         world.ctx.ledger.shut_down().await.unwrap();
     });
