@@ -26,7 +26,7 @@ pub(crate) enum Eval {
 
 #[derive(Debug, Args)]
 pub(crate) struct Folders {
-    /// The folder with the data
+    /// The folder with the data, or one in which it lies as nab/ or loghub_2k/
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
     /// The folder to write to; made if need be

@@ -64,15 +64,33 @@ fn write(path: &Path, text: &str) -> Result<(), String> {
     fs::write(path, text).map_err(cannot("write", path))
 }
 
+/// The files for which `wanted` holds, by the folders they lie in: those of the first of `places` in `data` that has any. So a
+/// benchmark is found by its own folder and by one that holds it beside others.
+fn found(data: &Path, places: &[&str], wanted: impl Fn(&Path) -> bool) -> Result<Vec<(PathBuf, Vec<PathBuf>)>, String> {
+    if !data.is_dir() {
+        return Err(format!("there is no folder {}; --data names the folder of the benchmark", data.display()));
+    }
+    for place in places.iter().map(|place| data.join(place)).filter(|place| place.is_dir()) {
+        let mut folders = Vec::new();
+        for folder in listed(&place)?.into_iter().filter(|path| path.is_dir()) {
+            let files: Vec<PathBuf> = listed(&folder)?.into_iter().filter(|path| wanted(path)).collect();
+            if !files.is_empty() {
+                folders.push((folder, files));
+            }
+        }
+        if !folders.is_empty() {
+            return Ok(folders);
+        }
+    }
+    Ok(Vec::new())
+}
+
 /// `DIR/data/<category>/<file>.csv`, `timestamp,value`, becomes `OUT/<category>/<file>.csv`, `timestamp,anomaly_score`.
 pub(crate) fn anomaly(data: &Path, out: &Path) -> Result<Vec<Evaluated>, String> {
-    let data = data.join("data");
-    if !data.is_dir() {
-        return Err(format!("there is no folder {}; --data names a folder with data/<category>/<file>.csv in it", data.display()));
-    }
     let mut all = Vec::new();
-    for category in listed(&data)?.into_iter().filter(|path| path.is_dir()) {
-        for file in listed(&category)?.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "csv")) {
+    let is_series = |path: &Path| path.extension().is_some_and(|extension| extension == "csv");
+    for (category, files) in found(data, &["data", "nab/data", "detection/nab/data", "."], is_series)? {
+        for file in files {
             let name = format!("{}/{}", name_of(&category), name_of(&file));
             let text = fs::read_to_string(&file).map_err(cannot("read", &file))?;
             let (scored, rows, found) = series(&text).map_err(|why| format!("{name}: {why}"))?;
@@ -81,7 +99,7 @@ pub(crate) fn anomaly(data: &Path, out: &Path) -> Result<Vec<Evaluated>, String>
         }
     }
     if all.is_empty() {
-        return Err(format!("there is no <category>/<file>.csv in {}", data.display()));
+        return Err(format!("there is no data/<category>/<file>.csv in {}", data.display()));
     }
     Ok(all)
 }
@@ -144,12 +162,10 @@ fn point(seq: Seq, received_at: Timestamp, at: Timestamp, value: f64) -> LogEntr
 
 /// `DIR/<set>/*_structured.csv`, of which only `LineId` and `Content` are looked at, becomes `OUT/<set>.csv`, `LineId,ClusterId`.
 pub(crate) fn logs(data: &Path, out: &Path) -> Result<Vec<Evaluated>, String> {
-    if !data.is_dir() {
-        return Err(format!("there is no folder {}; --data names a folder with <set>/*_structured.csv in it", data.display()));
-    }
     let mut all = Vec::new();
-    for set in listed(data)?.into_iter().filter(|path| path.is_dir()) {
-        let Some(file) = listed(&set)?.into_iter().find(|path| name_of(path).ends_with("_structured.csv")) else { continue };
+    let is_set = |path: &Path| name_of(path).ends_with("_structured.csv");
+    for (set, files) in found(data, &[".", "loghub_2k", "detection/loghub_2k"], is_set)? {
+        let Some(file) = files.into_iter().next() else { continue };
         let name = name_of(&set);
         let text = fs::read_to_string(&file).map_err(cannot("read", &file))?;
         let (grouped, rows, found) = lines(&text).map_err(|why| format!("{name}: {why}"))?;
