@@ -18,9 +18,9 @@ use crate::replay::{
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Eval {
-    /// Run detector.anomaly over DIR/data/<category>/<file>.csv and write OUT/<category>/<file>.csv with timestamp,anomaly_score
+    /// Run detector.anomaly over DIR/data/CATEGORY/FILE.csv and write OUT/CATEGORY/FILE.csv with timestamp,anomaly_score
     Anomaly(Folders),
-    /// Group the lines of DIR/<set>/*_structured.csv (LineId, Content) and write OUT/<set>.csv with LineId,ClusterId
+    /// Group the lines of DIR/SET/*_structured.csv (LineId, Content) and write OUT/SET.csv with LineId,ClusterId
     Logs(Folders),
 }
 
