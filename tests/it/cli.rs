@@ -34,6 +34,27 @@ fn the_schema_and_the_api_document_are_json() {
     assert!(said(&output).starts_with("opspilot "));
 }
 
+#[test]
+fn what_the_readme_shows_of_the_configuration_is_accepted_as_it_stands() {
+    let readme = include_str!("../../README.md");
+    let blocks: Vec<&str> = readme.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert!(blocks.len() >= 3, "{blocks:?}");
+    for block in blocks {
+        let home = Home::new("{}");
+        let secret = home.path("secret");
+        std::fs::write(&secret, "a secret of its own, long enough").unwrap();
+        home.configure(&block.replace("/run/secrets/hook", &secret.display().to_string()));
+        let mut check = command();
+        for (at, _) in block.match_indices("${") {
+            let name: String = block[at + 2..].chars().take_while(|letter| letter.is_ascii_uppercase() || *letter == '_').collect();
+            let value = if name.ends_with("_URL") { "https://example.com/hook" } else { "0123456789abcdef" };
+            check.env(name, value);
+        }
+        let output = check.arg("check").arg(home.config()).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{block}\n{}", said(&output));
+    }
+}
+
 #[tokio::test]
 async fn incidents_are_listed_shown_taken_and_resolved_by_a_shortened_id() {
     let home = Home::new(RULES);

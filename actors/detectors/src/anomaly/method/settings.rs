@@ -3,11 +3,12 @@
 use std::fmt;
 
 use opspilot_kernel::config::Problem;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema};
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
     de::{self, MapAccess, Visitor, value::MapAccessDeserializer},
 };
+use serde_json::{Value, json};
 
 /// The widest training window, in points.
 pub const WIDEST: u32 = 100_000;
@@ -18,7 +19,7 @@ pub const LONGEST_REST: u32 = 1_000_000;
 /// what differs from its defaults, `{ mad: { window: 500 } }`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase", remote = "Self")]
-#[schemars(rename_all = "lowercase")]
+#[schemars(rename_all = "lowercase", transform = or_a_name)]
 pub enum Method {
     /// Several views of the series, each judged by its own past. Needs no tuning.
     Auto(Auto),
@@ -32,6 +33,13 @@ pub enum Method {
     /// Distance of a weighted moving average from the mean of the window, in standard deviations of
     /// that average (a control chart, for small changes that stay).
     Ewma(Ewma),
+}
+
+/// A name alone will do.
+fn or_a_name(schema: &mut Schema) {
+    if let Some(Value::Array(choices)) = schema.get_mut("oneOf") {
+        choices.insert(0, json!({ "type": "string", "enum": ["auto", "zscore", "mad", "iqr", "ewma"] }));
+    }
 }
 
 impl Default for Method {
