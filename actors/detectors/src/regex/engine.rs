@@ -27,6 +27,9 @@ const CACHE_LIMIT: usize = 128 << 10;
 const WHOLE_FORMS: usize = 96;
 /// What a set of patterns may take; a larger one is built as two.
 const SET_LIMIT: usize = 4 << 20;
+/// So many patterns go together: with more, a state of the lazily built automaton is so large that few fit into its memory, and
+/// it is built over and over.
+const TOGETHER: usize = 512;
 
 /// Compiled patterns, by number.
 pub(crate) struct Engines {
@@ -163,6 +166,11 @@ impl Set {
 fn build_parts(first: usize, hirs: &[Hir], parts: &mut Vec<Part>) {
     if hirs.is_empty() {
         return;
+    }
+    if hirs.len() > TOGETHER {
+        let (left, right) = hirs.split_at(TOGETHER);
+        build_parts(first, left, parts);
+        return build_parts(first.saturating_add(TOGETHER), right, parts);
     }
     let config = config(SET_LIMIT).match_kind(MatchKind::All).which_captures(WhichCaptures::None).hybrid_cache_capacity(SET_LIMIT / 4);
     match Regex::builder().configure(config).build_many_from_hir(hirs) {
