@@ -56,6 +56,18 @@ function expected({ expected_low: low, expected_high: high }) {
   return low === undefined || high === undefined ? null : ` (expected ${number(low)} to ${number(high)})`;
 }
 
+const MEASURES = {
+  value: "", lines: " lines a minute", all_lines: " lines a minute", errors: " % of the lines tell of an error",
+  alert: " times", incident: " s", looked: " things changed",
+};
+
+/** What many observations come to when they are looked at together. */
+function change({ name, measure, value, usual, spread, count }) {
+  const before = usual === undefined ? null : `, usually ${number(usual)}${spread ? ` ± ${number(spread)}` : ""}`;
+  return h("p", null, name ? [said(name), ": "] : null, h("b", null, number(value)), MEASURES[measure] ?? "", before,
+    count > 1 ? ` (from ${number(count)} observations)` : null);
+}
+
 function evidence(incident) {
   if (!incident.evidence?.length) return null;
   const claims = incident.explanation?.claims ?? [];
@@ -65,7 +77,7 @@ function evidence(incident) {
     const cited = quotes.length > 0 || causes.some((cause) => cause.evidence?.includes(piece.id));
     return h("li", { "data-key": `evidence-${piece.id}`, tabindex: "-1", class: cited ? "piece cited" : "piece" },
       h("p", { class: "quiet" }, h("b", null, piece.id), " · ", at(piece.at), " · ", said(piece.source), cited ? " · cited above" : null),
-      piece.kind === "metric" ? h("p", null, said(piece.name), " = ", h("b", null, number(piece.value)), expected(piece)) : quoting(piece.text ?? "", quotes));
+      piece.kind === "change" ? change(piece) : piece.kind === "metric" ? h("p", null, said(piece.name), " = ", h("b", null, number(piece.value)), expected(piece)) : quoting(piece.text ?? "", quotes));
   };
   const rest = (incident.evidence_count ?? 0) - incident.evidence.length;
   const beyond = incident.evidence_beyond ?? 0;
