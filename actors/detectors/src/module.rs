@@ -61,7 +61,7 @@ impl<D: Detect> ModuleSpec for Spec<D> {
         let spec = ChildSpec::module(D::ID).on_own_arbiter();
         let wanted = Arc::new(Mutex::new(config));
         let (named, made) = (Arc::clone(&wanted), Arc::clone(&wanted));
-        let (ledger, log) = (ctx.ledger.clone(), ctx.log.new(slog::o!("module" => D::ID)));
+        let (ledger, log) = (ctx.ledger.clone(), ctx.log.clone());
         let config = move || serde_json::to_value(&*locked(&named)).ok();
         let make = move || Shell::<D>::new(locked(&made).clone(), metrics.clone(), ledger.clone(), log.clone());
         let handle = follow_configured(ctx, spec, FollowerOptions::default(), config, make);

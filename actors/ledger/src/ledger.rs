@@ -316,14 +316,13 @@ impl Ledger {
     /// Finishes what is queued, checkpoints, marks the stop as clean and closes. Later work is refused.
     pub async fn shut_down(&self) -> Result<(), LedgerError> {
         self.shared().queue.close();
-        let thread = self.inner.thread.lock().take();
-        if let Some(thread) = thread {
-            tokio::task::spawn_blocking(move || thread.join())
-                .await
-                .map_err(|error| LedgerError::Internal(error.to_string()))?
-                .map_err(|_| LedgerError::Panicked)?;
-        }
-        Ok(())
+        let Some(thread) = self.inner.thread.lock().take() else { return Ok(()) };
+        let (tell, ended) = oneshot::channel();
+        // a thread of its own: the runtime waits for its blocking pool when it is dropped, and a writer that does not
+        // end must not hold up the end of the process
+        let wait = move || drop(tell.send(thread.join()));
+        std::thread::Builder::new().name("ledger-end".to_owned()).spawn(wait).map_err(|error| LedgerError::Internal(error.to_string()))?;
+        ended.await.map_err(|_| LedgerError::Panicked)?.map_err(|_| LedgerError::Panicked)
     }
 }
 

@@ -95,7 +95,7 @@ fn about(facts: &Facts) {
         say(&format!("  {} were late, by up to {by}; --sort puts them in order first", grouped(disorder.late)));
     }
     if disorder.ahead > 0 {
-        say(&format!("  {} were more than a day ahead of their neighbours, and did not move time", grouped(disorder.ahead)));
+        say(&format!("  more than a day ahead of their neighbours, so that they did not move time: {}", grouped(disorder.ahead)));
     }
     for file in &facts.files {
         let notes = [

@@ -76,7 +76,7 @@ function evidence(incident) {
     const quotes = claims.filter((claim) => claim.evidence?.includes(piece.id)).map((claim) => claim.quote);
     const cited = quotes.length > 0 || causes.some((cause) => cause.evidence?.includes(piece.id));
     return h("li", { "data-key": `evidence-${piece.id}`, tabindex: "-1", class: cited ? "piece cited" : "piece" },
-      h("p", { class: "quiet" }, h("b", null, piece.id), " · ", at(piece.at), " · ", said(piece.source), cited ? " · cited above" : null),
+      h("p", { class: "quiet" }, h("b", null, piece.id), " · ", at(piece.at), piece.source ? [" · ", said(piece.source)] : null, cited ? " · cited above" : null),
       piece.kind === "change" ? change(piece) : piece.kind === "metric" ? h("p", null, said(piece.name), " = ", h("b", null, number(piece.value)), expected(piece)) : quoting(piece.text ?? "", quotes));
   };
   const rest = (incident.evidence_count ?? 0) - incident.evidence.length;
