@@ -10,6 +10,7 @@
 //! * an [`explanation::Explanation`] says what happened and what shows it;
 //! * an [`approval::Approval`] is one rendered [`plan::Plan`] on its way through people's hands;
 //! * an [`execution::Execution`] is the run of an approved plan;
+//! * a [`topology::Graph`] says which component depends on which;
 //! * an [`event::Event`] is a committed fact, numbered, told to whoever listens.
 
 pub mod alert;
@@ -34,3 +35,4 @@ pub mod plan;
 pub mod principal;
 pub mod signal;
 pub mod time;
+pub mod topology;
