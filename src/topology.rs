@@ -25,7 +25,7 @@ use opspilot_kernel::{clock::SharedClock, module::ModuleId};
 use opspilot_ledger::{Ledger, audit::CheckpointSchedule};
 use opspilot_runtime::{
     AttemptBook, ChildSpec, Entry, EventRouterHandle, Health, HealthMetrics, HealthReporter, HeartbeatPolicy, ModuleContext, Outbound,
-    Supervisor, SupervisorOptions, Ticker, TickerActor, outbound::OutboundOptions,
+    Supervisor, SupervisorOptions, Ticker, TickerActor, TopologyView, outbound::OutboundOptions,
 };
 use opspilot_safety::{Gate, GateOptions};
 use slog::Logger;
@@ -188,6 +188,7 @@ impl Topology {
             events,
             health: health.clone(),
             outbound,
+            topology: TopologyView::default(),
         };
         let stages = Stages::in_order(&STAGES);
         let runs = config.ledger.dir.join("runs");

@@ -6,6 +6,7 @@
 //! * [`Health`] knows how every module is doing, and tells.
 //! * [`EventRouter`] fans committed events out to lanes; [`Follower`] feeds a log of the ledger to a pure
 //!   [`Consumer`] and commits what it makes of it; [`Ticker`] lets time pass in the logs when a timer is due.
+//! * [`TopologyView`] shows the dependency graph to whoever asks.
 //! * [`Outbound`] is the one way out: every HTTP call that a module makes.
 //! * [`Entry`], [`Module`] and [`ModuleContext`] are how a category crate offers its modules.
 //!
@@ -34,6 +35,7 @@ mod spec;
 mod supervising;
 mod supervisor;
 mod ticker;
+mod topology;
 
 pub use accounting::{Tally, TallyCounts};
 pub use attempts::{Attempt, AttemptBook};
@@ -53,3 +55,4 @@ pub use router::{Deliver, EventKinds, EventRouter, EventRouterHandle, Lane, Lane
 pub use spec::{Backoff, ChildSpec, Escalation, HeartbeatPolicy, Intensity, Placement, Restart};
 pub use supervisor::{Exit, ExitHook, ExitReason, Stopped, Supervisable, Supervisor, SupervisorOptions};
 pub use ticker::{Ticker, TickerActor};
+pub use topology::TopologyView;

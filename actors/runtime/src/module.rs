@@ -14,7 +14,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use crate::{
     AttemptBook, EventRouterHandle, ExitHook, Health, HealthMetrics, MakeOffline, Offline, Outbound, Supervisor, SupervisorOptions, Ticker,
-    outbound::OutboundOptions,
+    TopologyView, outbound::OutboundOptions,
 };
 
 /// A module could not be started.
@@ -95,6 +95,8 @@ pub struct ModuleContext {
     pub health: Health,
     /// The way out: every HTTP call goes through it.
     pub outbound: Outbound,
+    /// Which component depends on which.
+    pub topology: TopologyView,
 }
 
 impl ModuleContext {
@@ -110,6 +112,7 @@ impl ModuleContext {
             supervisor: Supervisor::new(supervised),
             attempts: AttemptBook::default(),
             ticker: Ticker::default(),
+            topology: TopologyView::default(),
             ledger,
             clock,
             log,

@@ -180,6 +180,7 @@ impl Stage {
             events: EventRouterHandle::new(ledger.clone(), &world.registry, quiet()).unwrap(),
             health: Health::clone(&world.health),
             outbound: opspilot_runtime::Outbound::new(Default::default(), &world.registry).unwrap(),
+            topology: opspilot_runtime::TopologyView::default(),
         };
         Stage { dir, ledger, faults, world, ctx }
     }
