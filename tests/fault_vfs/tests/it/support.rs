@@ -15,7 +15,6 @@ use opspilot_fault_vfs::{Dice, FaultVfs};
 use opspilot_kernel::{
     clock::SystemClock,
     signal::{LogEntry, SignalRef},
-    time::Timestamp,
 };
 use opspilot_ledger::{DATABASE, Ledger, LedgerError, Limits, Options, SignalBatchBuilder};
 use prometheus::Registry;
@@ -97,7 +96,8 @@ impl Writer {
 
     /// One batch of a size that the dice decide.
     pub(crate) async fn append(&mut self, ledger: &Ledger) -> Result<(), LedgerError> {
-        let at = Timestamp::from_millis(1_795_348_800_000);
+        // by the clock that the ledger goes by: retention takes what is old by it
+        let at = ledger.clock().now();
         let mut batch = SignalBatchBuilder::new(at);
         let count = 1 + self.dice.below(40);
         let numbers = self.next..self.next + count;
