@@ -46,7 +46,7 @@ use groups::Groups;
 use modules::Modules;
 
 /// The stages that alerts pass, in this order.
-const STAGES: [ModuleId; 2] = [opspilot_enrichers::DEDUP, opspilot_enrichers::INCIDENT_STORE];
+const STAGES: [ModuleId; 3] = [opspilot_enrichers::DEDUP, opspilot_enrichers::CORRELATOR, opspilot_enrichers::INCIDENT_STORE];
 
 /// Every module there is, category by category.
 pub fn catalogue() -> Vec<&'static Entry> {

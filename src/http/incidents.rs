@@ -130,6 +130,8 @@ pub struct Incident {
     #[schema(value_type = Option<String>, format = DateTime)]
     resolved_at: Option<Timestamp>,
     resolution: Option<String>,
+    /// The incident that took its alerts over, if one did; such an incident is in no list.
+    merged_into: Option<String>,
     alerts: Vec<Alert>,
     alert_count: u64,
     evidence: Vec<Evidence>,
@@ -172,6 +174,7 @@ impl From<IncidentDetail> for Incident {
             snoozed_until: incident.snoozed_until,
             resolved_at: incident.resolved_at,
             resolution: incident.resolution,
+            merged_into: incident.merged_into.map(|id| id.to_string()),
             alerts: detail.alerts.into_iter().map(Alert::from).collect(),
             alert_count: incident.alert_count,
             evidence: detail.evidence.into_iter().map(Evidence::from).collect(),

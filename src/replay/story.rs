@@ -2,15 +2,17 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use opspilot_enrichers::{DEDUP, INCIDENT_STORE, Rehearsal};
+use opspilot_enrichers::{CORRELATOR, DEDUP, INCIDENT_STORE, Rehearsal, Rehearsed};
 use opspilot_kernel::{
     alert::{AlertRecord, ResolvedBy, Transition},
     fingerprint::Fingerprint,
     ids::AlertId,
     incident::Incident,
+    module::ModuleId,
     signal::Severity,
     time::Timestamp,
 };
+use serde::de::DeserializeOwned;
 
 use super::drive::Hears;
 use crate::config::Config;
@@ -58,16 +60,18 @@ pub(crate) struct Story {
 impl Story {
     /// With the stages of the pipeline as a configuration has them.
     pub(crate) fn new(config: &Config) -> Result<Story, String> {
-        let settings = |id| config.modules.get(&id).filter(|settings| settings.enabled).map(|settings| settings.config.clone());
-        let dedup = settings(DEDUP).map(serde_json::from_value).transpose().map_err(|error| format!("{DEDUP}: {error}"))?;
-        let store: Option<opspilot_enrichers::IncidentStoreConfig> =
-            settings(INCIDENT_STORE).map(serde_json::from_value).transpose().map_err(|error| format!("{INCIDENT_STORE}: {error}"))?;
+        let stages = Rehearsed {
+            dedup: section(config, DEDUP)?,
+            correlator: section(config, CORRELATOR)?,
+            store: section(config, INCIDENT_STORE)?,
+            ..Rehearsed::default()
+        };
         Ok(Story {
             episodes: Vec::new(),
             rules: BTreeMap::new(),
             alerts: 0,
             open: HashMap::new(),
-            pipeline: Rehearsal::new(dedup, store.as_ref()),
+            pipeline: Rehearsal::new(stages),
         })
     }
 
@@ -102,6 +106,12 @@ impl Story {
         });
         Some(self.episodes.len() - 1)
     }
+}
+
+/// The section of a module that is enabled.
+fn section<C: DeserializeOwned>(config: &Config, id: ModuleId) -> Result<Option<C>, String> {
+    let settings = config.modules.get(&id).filter(|settings| settings.enabled);
+    settings.map(|settings| serde_json::from_value(settings.config.clone())).transpose().map_err(|error| format!("{id}: {error}"))
 }
 
 impl Hears for Story {

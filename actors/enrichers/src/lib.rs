@@ -5,6 +5,7 @@
 //! transaction. The stages are pure deciders, each behind a supervised actor of its own:
 //!
 //! * `enricher.dedup` says which episode a record belongs to and what it means for it;
+//! * `enricher.correlator` finds what it may share with others;
 //! * `enricher.incidentStore` opens, joins, counts, resolves and reopens incidents.
 //!
 //! Beside the pipeline, and never in its way, [`ai_summary`] explains the incidents that it opened.
@@ -13,8 +14,10 @@
 //! nothing is lost, since nothing is committed before every stage has answered.
 
 pub mod ai_summary;
+mod correlator;
 mod dedup;
 mod incident_store;
+mod keyring;
 pub mod pipeline;
 mod rehearsal;
 mod stage;
@@ -25,12 +28,13 @@ mod testkit;
 use opspilot_runtime::Entry;
 
 pub use self::{
+    correlator::{Config as CorrelatorConfig, ID as CORRELATOR},
     dedup::{Config as DedupConfig, ID as DEDUP},
     incident_store::{Config as IncidentStoreConfig, ID as INCIDENT_STORE},
-    rehearsal::Rehearsal,
+    rehearsal::{Rehearsal, Rehearsed},
     stage::{Item, Verdict},
     stage_actor::{Answer, Decide, Decider, Poisoned, Stage, StageModule, Stages},
 };
 
 /// Every module of this category.
-pub const MODULES: &[Entry] = &[dedup::ENTRY, incident_store::ENTRY, ai_summary::ENTRY];
+pub const MODULES: &[Entry] = &[dedup::ENTRY, correlator::ENTRY, incident_store::ENTRY, ai_summary::ENTRY];

@@ -14,23 +14,40 @@ use opspilot_kernel::{
 };
 use opspilot_ledger::{
     AlertEntry,
-    pipeline::{AlertState, Board, FingerprintState, IncidentChange, IncidentState},
+    pipeline::{AlertState, Board, BoardRequest, FingerprintState, IncidentChange, IncidentState, Merge},
 };
+use opspilot_runtime::TopologyView;
 
 use crate::{
+    correlator::{self, Correlator},
     dedup::{self, Dedup},
     incident_store::{
         self, IncidentStore, Rules,
         decide::{TIMERS_PER_TICK, decide},
         desk::Effects,
     },
+    keyring::Keyring,
     stage::Item,
     stage_actor::Decider,
 };
 
+/// The stages of a rehearsal, each as it is configured; none is one that is switched off.
+#[derive(Debug, Default)]
+pub struct Rehearsed {
+    /// `enricher.dedup`.
+    pub dedup: Option<dedup::Config>,
+    /// `enricher.correlator`.
+    pub correlator: Option<correlator::Config>,
+    /// `enricher.incidentStore`.
+    pub store: Option<incident_store::Config>,
+    /// The dependency graph that they go by.
+    pub topology: TopologyView,
+}
+
 /// Alerts go in, incidents come out.
 pub struct Rehearsal {
     dedup: Option<Dedup>,
+    correlator: Option<Correlator>,
     store: Option<IncidentStore>,
     seq: Seq,
     /// The newest episode under each claim.
@@ -41,14 +58,17 @@ pub struct Rehearsal {
     /// In the order in which they were opened.
     opened: Vec<IncidentId>,
     timers: BTreeSet<(Timestamp, IncidentId)>,
+    keys: Keyring,
 }
 
 impl Rehearsal {
-    /// A pipeline with these stages; none is one that is switched off.
-    pub fn new(dedup: Option<dedup::Config>, store: Option<&incident_store::Config>) -> Rehearsal {
+    /// A pipeline with these stages.
+    pub fn new(stages: Rehearsed) -> Rehearsal {
+        let Rehearsed { dedup, correlator, store, topology } = stages;
         Rehearsal {
             dedup: dedup.map(Dedup::from),
-            store: store.map(IncidentStore::from),
+            correlator: correlator.map(|config| Correlator::new(config, topology)),
+            store: store.as_ref().map(IncidentStore::from),
             seq: 0,
             alerts: BTreeMap::new(),
             fingerprints: BTreeMap::new(),
@@ -56,6 +76,7 @@ impl Rehearsal {
             incidents: BTreeMap::new(),
             opened: Vec::new(),
             timers: BTreeSet::new(),
+            keys: Keyring::default(),
         }
     }
 
@@ -72,8 +93,7 @@ impl Rehearsal {
             wanted.extend(state.open.iter().chain(&state.latest).cloned());
             board.fingerprints.insert(record.fingerprint, state.clone());
         }
-        self.read(&mut board, wanted);
-        self.decide(AlertEntry::Record { seq: self.seq, record: record.into() }, &board);
+        self.decide(AlertEntry::Record { seq: self.seq, record: record.into() }, board, wanted);
     }
 
     /// Lets time pass.
@@ -84,9 +104,7 @@ impl Rehearsal {
             return;
         }
         self.seq += 1;
-        let mut board = Board::default();
-        self.read(&mut board, due);
-        self.decide(AlertEntry::Tick { seq: self.seq, at }, &board);
+        self.decide(AlertEntry::Tick { seq: self.seq, at }, Board::default(), due);
     }
 
     /// When time alone will change an incident.
@@ -94,23 +112,40 @@ impl Rehearsal {
         self.timers.first().map(|(due, _)| *due)
     }
 
-    /// Every incident, in the order in which they were opened.
+    /// Every incident that did not become part of another, in the order in which they were opened.
     pub fn incidents(&self) -> impl Iterator<Item = &Incident> {
-        self.opened.iter().filter_map(|id| self.incidents.get(id)).map(|state| &state.incident)
+        let all = self.opened.iter().filter_map(|id| self.incidents.get(id)).map(|state| &state.incident);
+        all.filter(|incident| incident.merged_into.is_none())
     }
 
-    fn read(&self, board: &mut Board, wanted: BTreeSet<IncidentId>) {
+    /// Lays out what the stages want to see besides the incidents `wanted`.
+    fn read(&self, entry: &AlertEntry, board: &mut Board, mut wanted: BTreeSet<IncidentId>) {
+        let mut request = BoardRequest::default();
+        if let Some(correlator) = &self.correlator {
+            correlator.reads(std::slice::from_ref(entry), &mut request);
+        }
+        board.keys = self.keys.read(&request, &wanted);
+        wanted.extend(board.keys.values().flatten().map(|holder| holder.incident.clone()));
+        if let Some(since) = request.opened_since {
+            let young = self.opened.iter().rev().filter_map(|id| self.incidents.get(id)).map(|state| &state.incident);
+            let young = young.take_while(|incident| incident.opened_at >= since).filter(|incident| incident.merged_into.is_none());
+            board.opened = u64::try_from(young.count()).unwrap_or(u64::MAX);
+        }
         board.incidents = wanted.into_iter().filter_map(|id| Some((id.clone(), self.incidents.get(&id)?.clone()))).collect();
     }
 
-    fn decide(&mut self, entry: AlertEntry, board: &Board) {
+    fn decide(&mut self, entry: AlertEntry, mut board: Board, wanted: BTreeSet<IncidentId>) {
+        self.read(&entry, &mut board, wanted);
         let mut items = vec![Item::new(entry)];
         if let Some(dedup) = &self.dedup {
-            items = dedup.decide(board, items).items;
+            items = dedup.decide(&board, items).items;
+        }
+        if let Some(correlator) = &self.correlator {
+            items = correlator.decide(&board, items).items;
         }
         let effects = match &self.store {
-            Some(store) => store.decide(board, items).effects.unwrap_or_default(),
-            None => decide(&Rules::OFF, board, &items).0,
+            Some(store) => store.decide(&board, items).effects.unwrap_or_default(),
+            None => decide(&Rules::OFF, &board, &items).0,
         };
         self.keep(effects);
     }
@@ -122,6 +157,29 @@ impl Rehearsal {
         }
         for change in effects.incidents {
             self.keep_incident(change);
+        }
+        for merge in effects.merges {
+            self.move_to(&merge);
+        }
+    }
+
+    fn move_to(&mut self, merge: &Merge) {
+        let Merge { from, into, .. } = merge;
+        for state in self.alerts.values_mut().filter(|state| state.alert.incident_id.as_ref() == Some(from)) {
+            state.alert.incident_id = Some(into.clone());
+        }
+        for fingerprint in self.held.remove(from).into_iter().flatten() {
+            let state = self.fingerprints.entry(fingerprint).or_default();
+            for id in [&mut state.open, &mut state.latest].into_iter().flatten().filter(|id| *id == from) {
+                id.clone_from(into);
+            }
+            self.held.entry(into.clone()).or_default().push(fingerprint);
+        }
+        if let Some(target) = self.incidents.get(into) {
+            self.keys.merge(merge, target.incident.opened_at);
+            if target.incident.status == IncidentStatus::Resolved {
+                self.keys.release(into);
+            }
         }
     }
 
@@ -135,11 +193,17 @@ impl Rehearsal {
             self.fingerprints.insert(fingerprint, FingerprintState { open: Some(id.clone()), latest: Some(id.clone()) });
         }
         let open = change.state.incident.status != IncidentStatus::Resolved;
+        for held in change.keys {
+            self.keys.hold(&id, change.state.incident.opened_at, held);
+        }
+        if !open && change.state.incident.merged_into.is_none() {
+            self.keys.release(&id);
+        }
         for fingerprint in self.held.get(&id).into_iter().flatten() {
             let state = self.fingerprints.entry(*fingerprint).or_default();
             if open {
                 state.open = Some(id.clone());
-            } else if state.open.as_ref() == Some(&id) {
+            } else if state.open.as_ref() == Some(&id) && change.state.incident.merged_into.is_none() {
                 state.open = None;
             }
         }
@@ -161,7 +225,7 @@ mod tests {
     use crate::testkit::{at, record};
 
     fn rehearse(store: &incident_store::Config, steps: &[(&str, Transition, i64)]) -> Rehearsal {
-        let mut rehearsal = Rehearsal::new(Some(dedup::Config::default()), Some(store));
+        let mut rehearsal = Rehearsal::new(Rehearsed { dedup: Some(dedup::Config::default()), store: Some(store.clone()), ..Rehearsed::default() });
         for (name, transition, second) in steps {
             while let Some(due) = rehearsal.next_due().filter(|due| *due < at(*second)) {
                 rehearsal.tick(due);
@@ -199,7 +263,7 @@ mod tests {
 
     #[test]
     fn without_its_stages_alerts_are_kept_and_no_incident_is_made() {
-        let mut rehearsal = Rehearsal::new(None, None);
+        let mut rehearsal = Rehearsal::new(Rehearsed::default());
         rehearsal.record(record("a", Transition::Firing, 0));
         assert_eq!(story(&rehearsal), []);
     }

@@ -19,13 +19,76 @@ pub struct Item {
     pub entry: AlertEntry,
     /// What `enricher.dedup` makes of it; none if that stage is disabled, and none for ticks.
     pub verdict: Option<Verdict>,
+    /// Why `enricher.silence` holds it back from people; none if nothing does.
+    pub suppression: Option<Suppression>,
+    /// What `enricher.correlator` finds that it may share with others; none if that stage is disabled.
+    pub grouping: Option<Grouping>,
+    /// For ticks, what `enricher.correlator` takes for a storm.
+    pub storm: Option<StormRule>,
 }
 
 impl Item {
     /// An entry that no stage has seen yet.
     pub fn new(entry: AlertEntry) -> Item {
-        Item { entry, verdict: None }
+        Item { entry, verdict: None, suppression: None, grouping: None, storm: None }
     }
+}
+
+/// What holds an alert back from people: it is kept and can be found, and opens no incident.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Suppression {
+    /// What does it, as the alert tells: `silence:sil_…`, `maintenance:<id>`, `inhibition:<rule>:<alert>`.
+    pub by: String,
+    /// The same in words.
+    pub text: String,
+}
+
+/// What an alert that begins may share with others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grouping {
+    /// Its keys, the strongest first.
+    pub keys: Vec<Key>,
+    /// How long after it last got an alert with a key an open incident takes in another.
+    pub within: Duration,
+}
+
+/// One thing that alerts may share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    /// What it is, `kind:value`.
+    pub name: String,
+    /// The alert joins an incident that has it.
+    pub seeks: bool,
+    /// The incident of the alert has it from then on.
+    pub holds: bool,
+    /// Enough incidents that have it are a storm, which takes in whatever has it.
+    pub counts: bool,
+    /// How the alert's component stands to what it finds by the key.
+    pub bond: Bond,
+    /// In words, as in "joins an open incident, since *both are about checkout*".
+    pub why: String,
+}
+
+/// How the component that an alert is about stands to those that it finds by a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bond {
+    /// They have something in common.
+    Likeness,
+    /// It depends on them.
+    ThisDependsOn,
+    /// They depend on it.
+    DependsOnThis,
+}
+
+/// When incidents that began at once are one storm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StormRule {
+    /// Within what time they were opened.
+    pub window: Duration,
+    /// How many of them share one thing, at least.
+    pub incidents: usize,
+    /// What share of all that were opened within that time they are, in percent, at least.
+    pub percent: usize,
 }
 
 /// What a record means for the episode it speaks of.

@@ -19,7 +19,10 @@ use opspilot_kernel::{
     lifecycle::{Drain, Heartbeat, Pulse},
     module::ModuleId,
 };
-use opspilot_ledger::pipeline::{Board, Decision};
+use opspilot_ledger::{
+    AlertEntry,
+    pipeline::{Board, BoardRequest, Decision},
+};
 use opspilot_runtime::{Applied, AskError, ChildSpec, Handle, Module, ModuleContext, ModuleError, Phase, Supervisor};
 
 use crate::{incident_store::desk::Effects, stage::Item};
@@ -67,6 +70,9 @@ pub trait Decider: Send + Sync + 'static {
 
     /// Decides on `items`.
     fn decide(&self, board: &Board, items: Vec<Item>) -> Answer;
+
+    /// What it has to find on the board besides the alerts, fingerprints and incidents that `entries` name.
+    fn reads(&self, _entries: &[AlertEntry], _request: &mut BoardRequest) {}
 }
 
 /// The actor; its decider can be exchanged under it when the configuration changes.
@@ -138,11 +144,17 @@ pub trait Stage: Send + Sync {
     /// Asks it.
     fn ask(&self, question: Decide) -> LocalBoxFuture<'static, Result<Result<Answer, Poisoned>, AskError>>;
 
+    /// Adds to `request` what it has to find on the board to decide on `entries`.
+    fn reads(&self, _entries: &[AlertEntry], _request: &mut BoardRequest) {}
+
     /// Where its actor stands.
     fn phase(&self) -> Phase;
 }
 
-struct Asked<D: Decider>(Handle<StageActor<D>>);
+struct Asked<D: Decider> {
+    handle: Handle<StageActor<D>>,
+    decider: Arc<RwLock<Arc<D>>>,
+}
 
 impl<D: Decider> Stage for Asked<D> {
     fn id(&self) -> ModuleId {
@@ -150,12 +162,16 @@ impl<D: Decider> Stage for Asked<D> {
     }
 
     fn ask(&self, question: Decide) -> LocalBoxFuture<'static, Result<Result<Answer, Poisoned>, AskError>> {
-        let handle = self.0.clone();
+        let handle = self.handle.clone();
         Box::pin(async move { handle.ask(question, DEADLINE).await })
     }
 
+    fn reads(&self, entries: &[AlertEntry], request: &mut BoardRequest) {
+        current(&self.decider).reads(entries, request);
+    }
+
     fn phase(&self) -> Phase {
-        self.0.phase()
+        self.handle.phase()
     }
 }
 
@@ -178,17 +194,18 @@ impl StageModule {
     pub(crate) fn start<D: Decider>(
         ctx: &ModuleContext,
         decider: D,
-        read: fn(serde_json::Value) -> Result<D, serde_json::Error>,
+        read: impl Fn(serde_json::Value) -> Result<D, serde_json::Error> + Send + Sync + 'static,
     ) -> StageModule {
         let decider = Arc::new(RwLock::new(Arc::new(decider)));
         let own = Arc::clone(&decider);
         let handle = ctx.supervisor.start(ChildSpec::module(D::ID.as_str()), move || StageActor { decider: Arc::clone(&own) });
+        let stage = Arc::new(Asked { handle, decider: Arc::clone(&decider) });
         let reconfigure = move |section| {
             let fresh = read(section).map_err(|error| ModuleError::Failed(error.to_string()))?;
             *decider.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(fresh);
             Ok(())
         };
-        StageModule { id: D::ID, stage: Arc::new(Asked(handle)), supervisor: ctx.supervisor.clone(), reconfigure: Box::new(reconfigure) }
+        StageModule { id: D::ID, stage, supervisor: ctx.supervisor.clone(), reconfigure: Box::new(reconfigure) }
     }
 
     /// A module over a stage that a test made.
@@ -275,7 +292,6 @@ mod tests {
     use super::*;
     use crate::testkit::record;
     use opspilot_kernel::alert::Transition;
-    use opspilot_ledger::AlertEntry;
 
     struct Picky;
 

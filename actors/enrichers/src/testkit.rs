@@ -6,13 +6,16 @@ use opspilot_kernel::{
     alert::{AlertRecord, AlertStatus, Observation, ResolvedBy, Transition},
     fingerprint::Fingerprint,
     ids::{AlertId, IncidentId},
-    incident::{IncidentStatus, TimelineEntry},
+    incident::{Incident, IncidentStatus, TimelineEntry},
     signal::Severity,
     time::Timestamp,
 };
-use opspilot_ledger::pipeline::{AlertState, Board, FingerprintState, Lifecycle};
+use opspilot_ledger::{
+    AlertEntry,
+    pipeline::{AlertState, Board, BoardRequest, FingerprintState, Lifecycle, Merge},
+};
 
-use crate::incident_store::desk::Effects;
+use crate::{incident_store::desk::Effects, keyring::Keyring, stage_actor::Decider};
 
 /// The time every test starts at, and `second` more.
 pub(crate) fn at(second: i64) -> Timestamp {
@@ -63,6 +66,7 @@ pub(crate) struct Memory {
     pub(crate) evidence: BTreeMap<IncidentId, Vec<(AlertId, Observation)>>,
     pub(crate) audited: BTreeMap<IncidentId, Vec<Lifecycle>>,
     held: BTreeMap<IncidentId, Vec<Fingerprint>>,
+    pub(crate) keyring: Keyring,
 }
 
 impl Memory {
@@ -73,6 +77,9 @@ impl Memory {
         }
         for change in effects.incidents {
             let id = change.state.incident.id.clone();
+            for held in change.keys {
+                self.keyring.hold(&id, change.state.incident.opened_at, held);
+            }
             if change.founded.is_some() {
                 assert!(!self.held.contains_key(&id), "an incident is founded once");
             }
@@ -84,9 +91,56 @@ impl Memory {
                 let both = FingerprintState { open: Some(id.clone()), latest: Some(id.clone()) };
                 self.board.fingerprints.insert(fingerprint, both);
             }
-            self.board.incidents.insert(id, change.state);
+            let over = change.state.incident.status == IncidentStatus::Resolved && change.state.incident.merged_into.is_none();
+            self.board.incidents.insert(id.clone(), change.state);
+            if over {
+                self.keyring.release(&id);
+            }
+        }
+        for merge in effects.merges {
+            self.move_to(&merge);
         }
         self.hold();
+    }
+
+    fn move_to(&mut self, merge: &Merge) {
+        let Merge { from, into, evidence } = merge;
+        for state in self.rows.values_mut().chain(self.board.alerts.values_mut()) {
+            if state.alert.incident_id.as_ref() == Some(from) {
+                state.alert.incident_id = Some(into.clone());
+            }
+        }
+        let fingerprints = self.held.insert(from.clone(), Vec::new()).unwrap_or_default();
+        for fingerprint in fingerprints {
+            self.held.entry(into.clone()).or_default().push(fingerprint);
+            let latest = &mut self.board.fingerprints.get_mut(&fingerprint).unwrap().latest;
+            if latest.as_ref() == Some(from) {
+                *latest = Some(into.clone());
+            }
+        }
+        let taken: Vec<_> = self.evidence[from].iter().take(usize::try_from(*evidence).unwrap()).cloned().collect();
+        self.evidence.entry(into.clone()).or_default().extend(taken);
+        let target = &self.board.incidents[into].incident;
+        self.keyring.merge(merge, target.opened_at);
+        if target.status == IncidentStatus::Resolved {
+            self.keyring.release(into);
+        }
+    }
+
+    /// The board as it is read for `entries`, with what `decider` wants to see.
+    pub(crate) fn board_for(&self, decider: &impl Decider, entries: &[AlertEntry]) -> Board {
+        let mut board = self.board.clone();
+        let mut request = BoardRequest::default();
+        decider.reads(entries, &mut request);
+        let tick = entries.iter().find_map(|entry| match entry {
+            AlertEntry::Tick { at, .. } => Some(*at),
+            AlertEntry::Record { .. } => None,
+        });
+        let looked_at = board.incidents.iter().filter(|(_, state)| state.look_at.is_some_and(|look| tick.is_some_and(|at| look <= at)));
+        board.keys = self.keyring.read(&request, &looked_at.map(|(id, _)| id.clone()).collect());
+        let young = |incident: &Incident| incident.merged_into.is_none() && request.opened_since.is_some_and(|since| incident.opened_at >= since);
+        board.opened = count(board.incidents.values().filter(|state| young(&state.incident)).count());
+        board
     }
 
     /// `open` names the one incident of a fingerprint that is not resolved, as the index in the database does.
@@ -129,7 +183,7 @@ impl Memory {
             let open = incidents[incident].incident.status != IncidentStatus::Resolved;
             assert!(open || state.alert.status == AlertStatus::Resolved, "a firing alert's incident is open");
         }
-        for (id, state) in incidents {
+        for (id, state) in incidents.iter().filter(|(_, state)| state.incident.merged_into.is_none()) {
             let own: Vec<_> = self.rows.values().filter(|row| row.alert.incident_id.as_ref() == Some(id)).collect();
             let firing = own.iter().filter(|row| row.alert.status == AlertStatus::Firing).count();
             assert_eq!((state.incident.alert_count, state.firing), (count(own.len()), count(firing)), "{id}");

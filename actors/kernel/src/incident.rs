@@ -84,6 +84,9 @@ pub struct Incident {
     pub resolved_at: Option<Timestamp>,
     /// Why it was over, in words.
     pub resolution: Option<String>,
+    /// The incident that took its alerts over, if one did: then this one is no more than a name for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merged_into: Option<IncidentId>,
     /// How many alerts belong to it.
     pub alert_count: u64,
     /// How many pieces of evidence it keeps.
@@ -143,4 +146,12 @@ pub enum TimelineKind {
     Resolved,
     /// It is not over after all.
     Reopened,
+    /// Its alerts went to another incident, or those of another came to it.
+    Merged,
+    /// Some of its alerts were taken out of it, or it was made of such.
+    Split,
+    /// Many incidents that began at once turned out to be one.
+    Storm,
+    /// It is named after another of its alerts, on which the others depend.
+    Renamed,
 }

@@ -146,6 +146,7 @@ fn change(number: u64) -> IncidentChange {
         snoozed_until: None,
         resolved_at: None,
         resolution: None,
+        merged_into: None,
         alert_count: 0,
         evidence_count: 0,
     };

@@ -97,6 +97,7 @@ fn incident() -> IncidentChange {
         snoozed_until: None,
         resolved_at: None,
         resolution: None,
+        merged_into: None,
         alert_count: 0,
         evidence_count: 0,
     };
@@ -135,6 +136,7 @@ async fn world(dir: &std::path::Path) -> World {
         read: Vec::new(),
         alerts: Vec::new(),
         incidents: vec![incident()],
+        merges: Vec::new(),
         decisions: Vec::new(),
     };
     ledger.write(Priority::Control, move |tx| tx.apply_decisions(commit)).await.unwrap();

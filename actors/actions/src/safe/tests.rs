@@ -55,6 +55,7 @@ fn incident(source: &str, severity: Severity, labels: &[(&str, &str)]) -> Incide
         snoozed_until: None,
         resolved_at: None,
         resolution: None,
+        merged_into: None,
         alert_count: 1,
         evidence_count: 1,
     }

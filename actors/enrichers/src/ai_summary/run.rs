@@ -167,10 +167,13 @@ impl Run {
         let settle = self.deps.config().settle.0;
         match &envelope.event {
             Event::IncidentCreated(incident) => self.want(incident.id.clone(), envelope.seq, settle),
+            Event::IncidentUpdated { incident, .. } if incident.merged_into.is_some() => {
+                self.pending.remove(&incident.id);
+            }
             Event::IncidentUpdated { incident, changes } => {
                 let tells = |kind: &TimelineKind| {
-                    use TimelineKind::{AlertFiring, AlertJoined, Reopened, Resolved, SeverityRaised};
-                    matches!(kind, AlertFiring | AlertJoined | Reopened | Resolved | SeverityRaised)
+                    use TimelineKind::{AlertFiring, AlertJoined, Merged, Renamed, Reopened, Resolved, SeverityRaised};
+                    matches!(kind, AlertFiring | AlertJoined | Merged | Renamed | Reopened | Resolved | SeverityRaised)
                 };
                 let explained = self.last.get(&incident.id).copied();
                 // after a restart its last explanation is not remembered, and it is looked into once more

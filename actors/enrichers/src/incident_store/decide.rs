@@ -17,10 +17,11 @@ use serde_json::{Value, json};
 use super::{
     ID, Rules,
     desk::{Desk, Effects},
+    together::Taker,
 };
 use crate::{
     dedup::decide::{Episode, judge},
-    stage::{Item, Verdict, continuation, reason},
+    stage::{Grouping, Item, Verdict, continuation, reason},
 };
 
 /// Timers that one tick lets go off; further ones wait for the next tick, which is due at once.
@@ -32,11 +33,11 @@ const UNDER_WAY: &str = "none of its alerts fires any more; the incident waits f
 const SWITCHED_OFF: &str = "incidents are switched off";
 
 /// What was decided on one entry, before it is written down.
-struct Decided {
-    incident: Option<IncidentId>,
-    outcome: &'static str,
-    text: String,
-    inputs: Value,
+pub(super) struct Decided {
+    pub(super) incident: Option<IncidentId>,
+    pub(super) outcome: &'static str,
+    pub(super) text: String,
+    pub(super) inputs: Value,
 }
 
 /// Opens, joins, counts, resolves and reopens; returns what changed, and why.
@@ -54,18 +55,22 @@ pub(crate) fn decide(rules: &Rules, board: &Board, items: &[Item]) -> (Effects, 
                 {
                     decisions.push(written(*seq, record.logged_at, None, decided, false));
                 }
-                let decided = apply(&mut desk, record, verdict);
+                let decided = apply(&mut desk, record, verdict, item.grouping.as_ref());
                 let alert = desk.episode(&record.alert).map_or_else(|| record.alert.clone(), |state| state.alert.id.clone());
                 let repeats = matches!(decided.outcome, "counted" | "none");
                 decisions.push(written(*seq, record.logged_at, Some(alert), decided, repeats));
             }
             AlertEntry::Tick { .. } if !rules.enabled => {}
             AlertEntry::Tick { seq, at } => {
-                for id in desk.due(*at, TIMERS_PER_TICK) {
-                    for decided in timers(&mut desk, &id, *at) {
-                        decisions.push(written(*seq, *at, None, decided, false));
-                    }
+                let due = desk.due(*at, TIMERS_PER_TICK);
+                let looked_at: Vec<IncidentId> =
+                    due.iter().filter(|id| desk.incident(id).is_some_and(|state| state.look_at.is_some_and(|look| look <= *at))).cloned().collect();
+                let mut decided = Vec::new();
+                for id in &due {
+                    decided.extend(timers(&mut desk, id, *at));
                 }
+                decided.extend(desk.storms(&looked_at, *at, item.storm));
+                decisions.extend(decided.into_iter().map(|decided| written(*seq, *at, None, decided, false)));
             }
         }
     }
@@ -77,15 +82,15 @@ fn written(seq: Seq, at: Timestamp, alert: Option<AlertId>, decided: Decided, re
     Decision { seq, at, stage: ID.as_str(), alert, incident, outcome, text, inputs, repeats }
 }
 
-fn apply(desk: &mut Desk<'_>, record: &AlertRecord, verdict: Verdict) -> Decided {
+fn apply(desk: &mut Desk<'_>, record: &AlertRecord, verdict: Verdict, grouping: Option<&Grouping>) -> Decided {
     match verdict {
         Verdict::Starts { reopen_within, goes_on } => {
             let alert = if goes_on { continuation(record) } else { record.alert.clone() };
             desk.begin_episode(alert.clone(), record);
-            place(desk, &alert, record, reopen_within)
+            place(desk, &alert, record, reopen_within, grouping)
         }
-        Verdict::Resumes => resume(desk, record),
-        Verdict::Counts => count(desk, record),
+        Verdict::Resumes => resume(desk, record, grouping),
+        Verdict::Counts => count(desk, record, grouping),
         Verdict::Ends => end(desk, record),
         Verdict::Late => late(desk, record),
         Verdict::Unknown => nothing("it is about an alert that was never seen firing"),
@@ -97,42 +102,63 @@ fn nothing(why: &str) -> Decided {
 }
 
 /// Finds the incident for an episode that holds and has none, or opens it.
-fn place(desk: &mut Desk<'_>, alert: &AlertId, record: &AlertRecord, reopen_within: Option<Duration>) -> Decided {
+fn place(
+    desk: &mut Desk<'_>,
+    alert: &AlertId,
+    record: &AlertRecord,
+    reopen_within: Option<Duration>,
+    grouping: Option<&Grouping>,
+) -> Decided {
     if !desk.rules.enabled {
         return nothing(SWITCHED_OFF);
     }
+    let at = record.logged_at;
     let last = desk.last_resolved(record.fingerprint).map(|state| (state.incident.id.clone(), state.incident.resolved_at));
+    let own = desk.open_incident(record.fingerprint);
+    let takers = grouping.map(|grouping| desk.takers(grouping, at)).unwrap_or_default();
     let inputs = json!({
         "fingerprint": record.fingerprint,
         "severity": record.severity,
-        "open_incident": desk.open_incident(record.fingerprint),
+        "open_incident": &own,
+        "shared": takers.iter().map(|taker| json!({ "incident": taker.incident, "key": taker.key.name })).collect::<Vec<_>>(),
         "last_incident": last.as_ref().map(|(id, _)| id),
         "last_resolved_at": last.as_ref().and_then(|(_, at)| *at),
         "reopen_window_secs": reopen_within.map(|window| window.as_secs()),
     });
     // whoever opened the incident meanwhile made it more than what one supporter says
-    if record.supports && desk.open_incident(record.fingerprint).is_none() {
+    if record.supports && own.is_none() && takers.is_empty() {
         return nothing("it supports what others say, and opens none alone");
     }
-    let at = record.logged_at;
     let again = last.filter(|(_, resolved_at)| match (reopen_within, resolved_at) {
         (Some(window), Some(resolved_at)) => at.since(*resolved_at) <= window,
         _ => false,
     });
-    let (incident, outcome, text) = match (desk.open_incident(record.fingerprint), again) {
-        (Some(open), _) => (open, "joined", "joins the open incident of the same fingerprint".to_owned()),
-        (None, Some((last, resolved_at))) => {
+    let (incident, outcome, text) = match (&own, takers.first(), again) {
+        (Some(open), _, _) => (open.clone(), "joined", "joins the open incident of the same fingerprint".to_owned()),
+        (None, Some(taker), _) => {
+            let since = taker.key.why.as_str();
+            (taker.incident.clone(), "joined", format!("joins an open incident, since {since}"))
+        }
+        (None, None, Some((last, resolved_at))) => {
             let ago = resolved_at.map_or(0, |resolved_at| at.since(resolved_at).as_secs());
             let text = format!("opens the last incident of this fingerprint again: it was resolved {ago} s ago, within the window");
             (last, "reopened", text)
         }
-        (None, None) => {
+        (None, None, None) => {
             let id = desk.found_incident(alert, record);
-            (id, "opened", "opens an incident: none with this fingerprint is open or was resolved recently enough".to_owned())
+            let text = match grouping {
+                Some(_) => "opens an incident: none that is open shares anything with it, and none of its own was resolved recently enough",
+                None => "opens an incident: none with this fingerprint is open or was resolved recently enough",
+            };
+            (id, "opened", text.to_owned())
         }
     };
+    let (incident, text) = bring_together(desk, incident, &takers, at, text);
     if let Some(episode) = desk.touch_episode(&record.alert) {
         episode.alert.incident_id = Some(incident.clone());
+    }
+    if own.is_none() && outcome == "joined" {
+        desk.adopt(record.fingerprint, &incident);
     }
     if let Some(mut change) = desk.touch_incident(&incident) {
         change.take_in(true);
@@ -140,22 +166,40 @@ fn place(desk: &mut Desk<'_>, alert: &AlertId, record: &AlertRecord, reopen_with
             "opened" => {
                 change.opened(at, format!("{} ({}): {}", record.rule, record.detected_by, record.title));
             }
-            "joined" => change.note(TimelineKind::AlertFiring, at, format!("{} fires in a new episode", record.rule)),
+            "joined" if own.is_some() => change.note(TimelineKind::AlertFiring, at, format!("{} fires in a new episode", record.rule)),
+            "joined" => change.note(TimelineKind::AlertJoined, at, format!("{}: {}; it {text}", record.rule, record.title)),
             _ => change.reopen(at, format!("{} fires again", record.rule)),
         }
         change.raise(record.severity, at);
         change.count(alert, record);
     }
+    if let Some(grouping) = grouping {
+        desk.share(&incident, record, grouping, &takers, outcome == "opened");
+    }
     Decided { incident: Some(incident), outcome, text, inputs }
 }
 
+/// An alert that shares something with several open incidents shows that they are one.
+fn bring_together(desk: &mut Desk<'_>, incident: IncidentId, takers: &[Taker<'_>], at: Timestamp, text: String) -> (IncidentId, String) {
+    let mut all = vec![incident.clone()];
+    all.extend(takers.iter().map(|taker| taker.incident.clone()).filter(|id| *id != incident));
+    let sociable = desk.incident(&incident).is_some_and(|state| !state.pinned);
+    let (true, Some(taker)) = (sociable && all.len() > 1, takers.iter().find(|taker| taker.incident != incident)) else {
+        return (incident, text);
+    };
+    let text = format!("{text}, which brings {} incidents together", all.len());
+    let why = format!("an alert belongs to both, since {}", taker.key.why);
+    desk.unite(&all, at, &why);
+    (desk.home(&incident), text)
+}
+
 /// An episode that was closed here fires again.
-fn resume(desk: &mut Desk<'_>, record: &AlertRecord) -> Decided {
+fn resume(desk: &mut Desk<'_>, record: &AlertRecord, grouping: Option<&Grouping>) -> Decided {
     let Some(state) = desk.episode(&record.alert) else {
         desk.begin_episode(record.alert.clone(), record);
-        return place(desk, &record.alert, record, None);
+        return place(desk, &record.alert, record, None, grouping);
     };
-    let (alert, incident) = (state.alert.id.clone(), state.alert.incident_id.clone());
+    let (alert, incident) = (state.alert.id.clone(), state.alert.incident_id.as_ref().map(|id| desk.home(id)));
     let closed = incident
         .as_ref()
         .and_then(|id| desk.incident(id))
@@ -166,7 +210,7 @@ fn resume(desk: &mut Desk<'_>, record: &AlertRecord) -> Decided {
         // its own incident cannot be opened beside the one that is open: from here on it counts there
         let alert = continuation(record);
         desk.begin_episode(alert.clone(), record);
-        return place(desk, &alert, record, None);
+        return place(desk, &alert, record, None, grouping);
     }
     if let Some(episode) = desk.touch_episode(&record.alert) {
         episode.alert.status = AlertStatus::Firing;
@@ -177,7 +221,7 @@ fn resume(desk: &mut Desk<'_>, record: &AlertRecord) -> Decided {
         seen(episode, record);
     }
     let Some((incident, was_resolved)) = closed else {
-        return place(desk, &alert, record, None);
+        return place(desk, &alert, record, None, grouping);
     };
     let at = record.logged_at;
     if !enabled {
@@ -185,6 +229,9 @@ fn resume(desk: &mut Desk<'_>, record: &AlertRecord) -> Decided {
     }
     if was_resolved {
         desk.hold(record.fingerprint, &incident);
+    }
+    if let Some(grouping) = grouping {
+        desk.hold_keys(&incident, grouping, at);
     }
     if let Some(mut change) = desk.touch_incident(&incident) {
         change.take_in(false);
@@ -206,17 +253,17 @@ fn resume(desk: &mut Desk<'_>, record: &AlertRecord) -> Decided {
 }
 
 /// An episode that holds was seen again.
-fn count(desk: &mut Desk<'_>, record: &AlertRecord) -> Decided {
+fn count(desk: &mut Desk<'_>, record: &AlertRecord, grouping: Option<&Grouping>) -> Decided {
     let Some(episode) = desk.touch_episode(&record.alert) else {
         return nothing("it is about an alert that was never seen firing");
     };
     seen(episode, record);
     episode.alert.severity = episode.alert.severity.max(record.severity);
     let alert = episode.alert.id.clone();
-    let Some(incident) = episode.alert.incident_id.clone() else {
+    let Some(incident) = episode.alert.incident_id.clone().map(|id| desk.home(&id)) else {
         // it began while incidents were switched off
         return match record.transition {
-            Transition::Firing => place(desk, &alert, record, None),
+            Transition::Firing => place(desk, &alert, record, None, grouping),
             Transition::Repeat | Transition::Resolved => nothing("the alert has none, and a repeat opens nothing"),
         };
     };
@@ -250,7 +297,7 @@ fn end(desk: &mut Desk<'_>, record: &AlertRecord) -> Decided {
     episode.resolved_logged_at = Some(record.logged_at);
     seen(episode, record);
     let alert = episode.alert.id.clone();
-    let Some(incident) = episode.alert.incident_id.clone() else {
+    let Some(incident) = episode.alert.incident_id.clone().map(|id| desk.home(&id)) else {
         return nothing("the alert has none");
     };
     if !desk.rules.enabled {
@@ -294,7 +341,7 @@ fn late(desk: &mut Desk<'_>, record: &AlertRecord) -> Decided {
     };
     seen(episode, record);
     let alert = episode.alert.id.clone();
-    let Some(incident) = episode.alert.incident_id.clone() else {
+    let Some(incident) = episode.alert.incident_id.clone().map(|id| desk.home(&id)) else {
         return nothing("the alert has none");
     };
     if !desk.rules.enabled {

@@ -11,7 +11,7 @@ use opspilot_kernel::{
     signal::Severity,
     time::Timestamp,
 };
-use opspilot_ledger::pipeline::{AlertState, Board, FingerprintState, IncidentChange, IncidentState, Lifecycle};
+use opspilot_ledger::pipeline::{AlertState, Board, FingerprintState, IncidentChange, IncidentState, KeyHolder, Lifecycle, Merge};
 
 use super::{ID, Rules};
 
@@ -22,6 +22,8 @@ pub struct Effects {
     pub alerts: Vec<AlertState>,
     /// The incidents that changed, in the order in which they were first touched.
     pub incidents: Vec<IncidentChange>,
+    /// Which of them became one, in this order.
+    pub merges: Vec<Merge>,
 }
 
 /// The board with the changes of this batch laid over it.
@@ -36,6 +38,9 @@ pub(super) struct Desk<'a> {
     fingerprints: BTreeMap<Fingerprint, FingerprintState>,
     incidents: BTreeMap<IncidentId, IncidentChange>,
     incident_order: Vec<IncidentId>,
+    /// Who has a key, where this batch changed that.
+    pub(super) keys: BTreeMap<String, Vec<KeyHolder>>,
+    pub(super) merges: Vec<Merge>,
 }
 
 impl<'a> Desk<'a> {
@@ -49,13 +54,20 @@ impl<'a> Desk<'a> {
             fingerprints: BTreeMap::new(),
             incidents: BTreeMap::new(),
             incident_order: Vec::new(),
+            keys: BTreeMap::new(),
+            merges: Vec::new(),
         }
+    }
+
+    pub(super) fn board(&self) -> &'a Board {
+        self.board
     }
 
     pub(super) fn finish(mut self) -> Effects {
         Effects {
             alerts: self.alert_order.iter().filter_map(|id| self.alerts.remove(id)).collect(),
             incidents: self.incident_order.iter().filter_map(|id| self.incidents.remove(id)).collect(),
+            merges: self.merges,
         }
     }
 
@@ -137,20 +149,20 @@ impl<'a> Desk<'a> {
         [&known.open, &known.latest]
             .into_iter()
             .flatten()
+            .map(|id| self.home(id))
             .find(|id| self.incident(id).is_some_and(|state| state.incident.status != IncidentStatus::Resolved))
-            .cloned()
     }
 
     /// The incidents that a record may touch: its episode's, and the open one of its fingerprint.
     pub(super) fn concerned(&self, record: &AlertRecord) -> BTreeSet<IncidentId> {
-        let own = self.episode(&record.alert).and_then(|state| state.alert.incident_id.clone());
+        let own = self.episode(&record.alert).and_then(|state| state.alert.incident_id.as_ref()).map(|id| self.home(id));
         own.into_iter().chain(self.open_incident(record.fingerprint)).collect()
     }
 
     /// The newest incident of this fingerprint, if it is resolved.
     pub(super) fn last_resolved(&self, fingerprint: Fingerprint) -> Option<&IncidentState> {
-        let latest = self.fingerprint(fingerprint)?.latest.as_ref()?;
-        self.incident(latest).filter(|state| state.incident.status == IncidentStatus::Resolved)
+        let latest = self.home(self.fingerprint(fingerprint)?.latest.as_ref()?);
+        self.incident(&latest).filter(|state| state.incident.status == IncidentStatus::Resolved)
     }
 
     /// Says that an incident of this fingerprint is open again.
@@ -158,6 +170,15 @@ impl<'a> Desk<'a> {
         let mut state = self.fingerprint(fingerprint).cloned().unwrap_or_default();
         state.open = Some(incident.clone());
         self.fingerprints.insert(fingerprint, state);
+    }
+
+    /// Gives an open incident a fingerprint that none holds.
+    pub(super) fn adopt(&mut self, fingerprint: Fingerprint, incident: &IncidentId) {
+        if let Some(change) = self.touch_incident(incident) {
+            change.change.fingerprints.push(fingerprint);
+        }
+        let both = FingerprintState { open: Some(incident.clone()), latest: Some(incident.clone()) };
+        self.fingerprints.insert(fingerprint, both);
     }
 
     fn fingerprint(&self, fingerprint: Fingerprint) -> Option<&FingerprintState> {
@@ -187,6 +208,7 @@ impl<'a> Desk<'a> {
             snoozed_until: None,
             resolved_at: None,
             resolution: None,
+            merged_into: None,
             alert_count: 0,
             evidence_count: 0,
         };
@@ -217,7 +239,7 @@ impl<'a> Desk<'a> {
 
 /// One incident being changed.
 pub(super) struct Change<'a> {
-    change: &'a mut IncidentChange,
+    pub(super) change: &'a mut IncidentChange,
     rules: &'a Rules,
 }
 
@@ -290,6 +312,7 @@ impl Change<'_> {
     pub(super) fn resolve(&mut self, at: Timestamp, why: String) {
         let state = &mut self.change.state;
         state.quiet_at = None;
+        state.look_at = None;
         state.incident.status = IncidentStatus::Resolved;
         state.incident.resolved_at = Some(at);
         state.incident.snoozed_until = None;

@@ -10,8 +10,9 @@
 pub(crate) mod config;
 pub(crate) mod decide;
 pub(crate) mod desk;
+mod together;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::time::Duration;
 

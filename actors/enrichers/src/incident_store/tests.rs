@@ -16,43 +16,51 @@ use proptest::prelude::*;
 
 use super::{Rules, decide::decide};
 use crate::{
+    correlator::Correlator,
     dedup,
     stage::Item,
+    stage_actor::Decider,
     testkit::{Memory, alert, at, record},
 };
 
 const WINDOW: Duration = Duration::from_secs(1800);
 
-fn rules() -> Rules {
+pub(crate) fn rules() -> Rules {
     Rules { enabled: true, quiet_period: Duration::ZERO, evidence_limit: 200, timeline_limit: 1000 }
 }
 
 /// A memory that goes through both stages.
-struct Pipeline {
-    memory: Memory,
+pub(crate) struct Pipeline {
+    pub(crate) memory: Memory,
+    pub(crate) correlator: Option<Correlator>,
     rules: Rules,
     window: Option<Duration>,
-    decisions: Vec<Decision>,
+    pub(crate) decisions: Vec<Decision>,
     seq: u64,
 }
 
 impl Pipeline {
-    fn new(rules: Rules) -> Pipeline {
-        Pipeline { memory: Memory::default(), rules, window: Some(WINDOW), decisions: Vec::new(), seq: 0 }
+    pub(crate) fn new(rules: Rules) -> Pipeline {
+        Pipeline { memory: Memory::default(), correlator: None, rules, window: Some(WINDOW), decisions: Vec::new(), seq: 0 }
     }
 
-    fn take(&mut self, entries: Vec<AlertEntry>) {
-        let board = self.memory.board.clone();
+    pub(crate) fn take(&mut self, entries: Vec<AlertEntry>) {
+        let board = self.correlator.as_ref().map_or_else(|| self.memory.board.clone(), |stage| self.memory.board_for(stage, &entries));
         let mut items: Vec<Item> = entries.into_iter().map(Item::new).collect();
         if let Some(window) = self.window {
             self.decisions.extend(dedup::decide::decide(window, &board, &mut items));
+        }
+        if let Some(correlator) = &self.correlator {
+            let answer = correlator.decide(&board, items);
+            self.decisions.extend(answer.decisions);
+            items = answer.items;
         }
         let (effects, decisions) = decide(&self.rules, &board, &items);
         self.decisions.extend(decisions);
         self.memory.apply(effects);
     }
 
-    fn record(&mut self, record: AlertRecord) -> &mut Pipeline {
+    pub(crate) fn record(&mut self, record: AlertRecord) -> &mut Pipeline {
         self.seq += 1;
         let entry = AlertEntry::Record { seq: self.seq, record: Arc::new(record) };
         self.take(vec![entry]);
@@ -67,7 +75,7 @@ impl Pipeline {
         self.record(record(name, Transition::Resolved, second))
     }
 
-    fn tick(&mut self, second: i64) -> &mut Pipeline {
+    pub(crate) fn tick(&mut self, second: i64) -> &mut Pipeline {
         self.seq += 1;
         let entry = AlertEntry::Tick { seq: self.seq, at: at(second) };
         self.take(vec![entry]);
@@ -411,7 +419,10 @@ proptest! {
                 break;
             }
             let (batch, behind) = rest.split_at((*size).min(rest.len()));
-            cut.take(batch.to_vec());
+            // as the pipeline reads them: a tick is a batch by itself
+            for part in batch.chunk_by(|a, b| matches!((a, b), (AlertEntry::Record { .. }, AlertEntry::Record { .. }))) {
+                cut.take(part.to_vec());
+            }
             rest = behind;
         }
         prop_assert_eq!(&one_by_one.memory, &cut.memory);

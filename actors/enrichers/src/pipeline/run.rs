@@ -1,7 +1,6 @@
 //! The pipeline's loop.
 
 use std::{
-    collections::BTreeSet,
     sync::{Arc, PoisonError},
     time::Duration,
 };
@@ -117,13 +116,13 @@ impl Run {
         self.deps.metrics.behind.set(i64::try_from(behind).unwrap_or(i64::MAX));
     }
 
-    /// The next batch. It ends with the first tick: timers must see everything before it, and nothing behind.
+    /// The next batch. A tick is one by itself: timers must see everything before it, and nothing behind.
     fn read(&self) -> Result<Vec<AlertEntry>, LedgerError> {
         let strikes = self.strikes(|strikes| *strikes);
         let most = if self.cursor < strikes.alone_until { 1 } else { BATCH };
         let mut entries = self.deps.ledger.alerts().next(self.cursor, most)?;
         if let Some(tick) = entries.iter().position(|entry| matches!(entry, AlertEntry::Tick { .. })) {
-            entries.truncate(tick + 1);
+            entries.truncate(tick.max(1));
         }
         Ok(entries)
     }
@@ -244,7 +243,7 @@ impl Run {
     }
 
     fn board(&self, entries: &[AlertEntry]) -> Result<Board, Failure> {
-        let mut request = BoardRequest { claims: BTreeSet::new(), fingerprints: BTreeSet::new(), due: None };
+        let mut request = BoardRequest::default();
         for entry in entries {
             match entry {
                 AlertEntry::Record { record, .. } => {
@@ -252,11 +251,12 @@ impl Run {
                     request.fingerprints.insert(record.fingerprint);
                 }
                 AlertEntry::Tick { at, .. } => {
-                    // those that the records of this batch change may be among the first that are due
-                    let most = TIMERS_PER_TICK.saturating_add(entries.len().saturating_mul(3));
-                    request.due = Some((*at, u32::try_from(most).unwrap_or(u32::MAX)));
+                    request.due = Some((*at, u32::try_from(TIMERS_PER_TICK).unwrap_or(u32::MAX)));
                 }
             }
+        }
+        for stage in self.deps.stages.running() {
+            stage.reads(entries, &mut request);
         }
         self.deps.ledger.read_blocking(|reader| reader.board(&request)).map_err(refused)
     }
@@ -284,7 +284,7 @@ impl Run {
         }
         let effects = effects.unwrap_or_else(|| decide(&Rules::OFF, &board, &items).0);
         let read = board.incidents.iter().map(|(id, state)| (id.clone(), state.rev)).collect();
-        Ok(Commit { module: ID.as_str(), from, to, read, alerts: effects.alerts, incidents: effects.incidents, decisions })
+        Ok(Commit { module: ID.as_str(), from, to, read, alerts: effects.alerts, incidents: effects.incidents, merges: effects.merges, decisions })
     }
 
     /// Counts an attempt where the next process finds it, if these entries were there when this one started. Says how many

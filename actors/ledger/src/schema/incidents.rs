@@ -56,6 +56,10 @@ diesel::table! {
         evidence_beyond -> BigInt,
         timeline_count -> BigInt,
         timeline_beyond -> BigInt,
+        merged_into -> Nullable<Text>,
+        look_at -> Nullable<BigInt>,
+        key_count -> BigInt,
+        pinned -> Bool,
     }
 }
 

@@ -5,7 +5,8 @@ mod actions;
 mod audit_tree;
 mod core;
 mod explanations;
+mod grouping;
 mod incidents;
 mod to_deliver;
 
-pub(crate) use self::{accounts::*, actions::*, audit_tree::*, core::*, explanations::*, incidents::*, to_deliver::*};
+pub(crate) use self::{accounts::*, actions::*, audit_tree::*, core::*, explanations::*, grouping::*, incidents::*, to_deliver::*};

@@ -83,8 +83,17 @@ pub(crate) fn add_fingerprint(
 /// Lets go of the fingerprints of an incident that is resolved, takes hold of those of one that is not.
 pub(crate) fn hold_fingerprints(conn: &mut SqliteConnection, num: i64, status: IncidentStatus) -> Result<(), LedgerError> {
     use incident_fingerprint::dsl as t;
-    let open = status != IncidentStatus::Resolved;
-    diesel::update(t::incident_fingerprint.filter(t::num.eq(num)).filter(t::open.ne(open))).set(t::open.eq(open)).execute(conn)?;
+    if status == IncidentStatus::Resolved {
+        diesel::update(t::incident_fingerprint.filter(t::num.eq(num)).filter(t::open)).set(t::open.eq(false)).execute(conn)?;
+        return Ok(());
+    }
+    // what another incident holds by now stays there
+    sql_query(
+        "UPDATE incident_fingerprint AS f SET open = 1 WHERE num = ? AND NOT open AND NOT EXISTS \
+         (SELECT 1 FROM incident_fingerprint o WHERE o.fingerprint = f.fingerprint AND o.open AND o.num <> f.num)",
+    )
+    .bind::<sql_types::BigInt, _>(num)
+    .execute(conn)?;
     Ok(())
 }
 

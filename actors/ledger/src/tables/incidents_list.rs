@@ -174,7 +174,8 @@ pub(super) type ListQuery<'a> = diesel::dsl::IntoBoxed<
 >;
 
 pub(super) fn list_query(filter: &IncidentFilter, page: &Page) -> Result<ListQuery<'static>, LedgerError> {
-    let mut query = incident::table.select(IncidentRow::as_select()).into_boxed();
+    // what was merged into another is no more than a name for it
+    let mut query = incident::table.filter(incident::merged_into.is_null()).select(IncidentRow::as_select()).into_boxed();
     if let Some(status) = filter.status {
         query = query.filter(incident::status.eq(status.as_str()));
     }

@@ -28,7 +28,7 @@ use crate::{
     tables::{
         alerts,
         audit::{AuditEntry, Object},
-        incidents, timeline,
+        incidents, incidents_merge, timeline,
     },
     tx::Tx,
 };
@@ -80,7 +80,9 @@ impl Tx<'_> {
             state.quiet_at = None;
             state.firing = 0;
             alerts::resolve_all_of(conn, id, now)?;
+            state.look_at = None;
             incidents::hold_fingerprints(conn, num, IncidentStatus::Resolved)?;
+            incidents_merge::drop_keys(conn, num)?;
             Ok(Told { kind: TimelineKind::Resolved, code: "INC03I", text: resolution.to_owned() })
         })?;
         self.approvals_of_resolved(id, actor)?;
@@ -94,6 +96,9 @@ impl Tx<'_> {
             let incident = &mut state.incident;
             if incident.status != IncidentStatus::Resolved {
                 return Err(LedgerError::Conflict("the incident is not resolved, so it cannot be reopened".to_owned()));
+            }
+            if let Some(other) = &incident.merged_into {
+                return Err(LedgerError::Conflict(format!("the incident was merged into {other}; work on that one")));
             }
             if let Some(rival) = incidents::rival(conn, num)? {
                 let text = format!("the incident {rival} is already open for the same alert; work on that one");

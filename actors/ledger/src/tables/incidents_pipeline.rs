@@ -17,14 +17,14 @@ use opspilot_kernel::{
 };
 
 use super::{
-    incidents_rows::{AlertRow, IncidentRow, json},
+    incidents_rows::{AlertRow, IncidentRow, counted, json},
     incidents_state::{Board, BoardRequest, Commit, FingerprintState, IncidentChange},
 };
 use crate::{
     error::LedgerError,
     read::Reader,
     schema::{follower_cursor, incident},
-    tables::{alerts, decisions, incidents, timeline},
+    tables::{alerts, decisions, incidents, incidents_merge, timeline},
     tx::{Tx, loaded},
 };
 
@@ -80,6 +80,22 @@ impl Reader<'_> {
                 .select(IncidentRow::as_select());
             rows.extend(due.load(self.conn)?);
         }
+        let looked_at: Vec<i64> = match request.due {
+            Some((at, _)) => rows.iter().filter(|row| row.look_at.is_some_and(|look| look <= at.millis())).map(|row| row.num).collect(),
+            None => Vec::new(),
+        };
+        if let Some(since) = request.opened_since {
+            let young = incident::table.filter(incident::opened_at.ge(since.millis())).filter(incident::merged_into.is_null());
+            board.opened = counted(young.count().get_result(self.conn)?)?;
+        }
+        board.keys = incidents_merge::holders(self.conn, request, &looked_at)?;
+        let known: BTreeSet<&str> = rows.iter().map(|row| row.id.as_str()).collect();
+        let further: BTreeSet<&str> = board.keys.values().flatten().map(|holder| holder.incident.as_str()).collect();
+        let further: Vec<&str> = further.difference(&known).copied().collect();
+        if !further.is_empty() {
+            let more: Vec<IncidentRow> = sql_query(INCIDENTS).bind::<Text, _>(json(&further)?).load(self.conn)?;
+            rows.extend(more);
+        }
         for row in rows {
             let state = row.state()?;
             board.incidents.insert(state.incident.id.clone(), state);
@@ -107,6 +123,9 @@ impl Tx<'_> {
         }
         for change in commit.incidents {
             self.apply_change(commit.module, change)?;
+        }
+        for merge in &commit.merges {
+            self.move_rows(merge)?;
         }
         for decision in &commit.decisions {
             decisions::put(self.conn, decision)?;
@@ -143,7 +162,7 @@ impl Tx<'_> {
     }
 
     fn apply_change(&mut self, module: &str, change: IncidentChange) -> Result<(), LedgerError> {
-        let IncidentChange { mut state, founded, fingerprints, evidence, timeline, changes, lifecycle } = change;
+        let IncidentChange { mut state, founded, fingerprints, keys, evidence, evidence_taken_over, timeline, changes, lifecycle } = change;
         state.rev += 1;
         let is_new = founded.is_some();
         let num = if is_new { incidents::insert(self.conn, &state)? } else { incidents::update(self.conn, &state)? };
@@ -152,8 +171,13 @@ impl Tx<'_> {
         }
         if changes.iter().any(|kind| matches!(kind, TimelineKind::Resolved | TimelineKind::Reopened)) {
             incidents::hold_fingerprints(self.conn, num, state.incident.status)?;
+            if state.incident.status == IncidentStatus::Resolved {
+                incidents_merge::drop_keys(self.conn, num)?;
+            }
         }
-        let first = state.incident.evidence_count.saturating_sub(u64::try_from(evidence.len()).unwrap_or(0));
+        incidents_merge::hold_keys(self.conn, num, &state.incident.id, state.incident.opened_at, &keys)?;
+        let added = u64::try_from(evidence.len()).unwrap_or(0).saturating_add(evidence_taken_over);
+        let first = state.incident.evidence_count.saturating_sub(added);
         incidents::add_evidence(self.conn, num, first, &evidence)?;
         let first = state.timeline_count.saturating_sub(u64::try_from(timeline.len()).unwrap_or(0));
         timeline::add(self.conn, num, first, &timeline)?;
@@ -163,7 +187,8 @@ impl Tx<'_> {
         for (what, why) in lifecycle {
             self.audit_incident(&actor, what.code(), &state.incident.id, &why)?;
         }
-        let resolved = state.incident.status == IncidentStatus::Resolved && changes.contains(&TimelineKind::Resolved);
+        let ended = changes.contains(&TimelineKind::Resolved) || state.incident.merged_into.is_some();
+        let resolved = state.incident.status == IncidentStatus::Resolved && ended;
         let resolved = resolved.then(|| state.incident.id.clone());
         let incident = Box::new(state.incident);
         match founded {

@@ -136,6 +136,10 @@ pub(crate) struct IncidentRow {
     pub(crate) evidence_beyond: i64,
     pub(crate) timeline_count: i64,
     pub(crate) timeline_beyond: i64,
+    pub(crate) merged_into: Option<String>,
+    pub(crate) look_at: Option<i64>,
+    pub(crate) key_count: i64,
+    pub(crate) pinned: bool,
 }
 
 impl IncidentRow {
@@ -170,6 +174,10 @@ impl IncidentRow {
             evidence_beyond: stored(state.evidence_beyond)?,
             timeline_count: stored(state.timeline_count)?,
             timeline_beyond: stored(state.timeline_beyond)?,
+            merged_into: incident.merged_into.as_ref().map(ToString::to_string),
+            look_at: state.look_at.map(Timestamp::millis),
+            key_count: stored(state.key_count)?,
+            pinned: state.pinned,
         })
     }
 
@@ -178,6 +186,9 @@ impl IncidentRow {
             rev: self.rev,
             firing: counted(self.firing)?,
             quiet_at: self.quiet_at.map(Timestamp::from_millis),
+            look_at: self.look_at.map(Timestamp::from_millis),
+            key_count: counted(self.key_count)?,
+            pinned: self.pinned,
             timeline_count: counted(self.timeline_count)?,
             timeline_beyond: counted(self.timeline_beyond)?,
             evidence_beyond: counted(self.evidence_beyond)?,
@@ -200,6 +211,7 @@ impl IncidentRow {
                 snoozed_until: self.snoozed_until.map(Timestamp::from_millis),
                 resolved_at: self.resolved_at.map(Timestamp::from_millis),
                 resolution: self.resolution,
+                merged_into: self.merged_into.map(IncidentId::given),
                 alert_count: counted(self.alert_count)?,
                 evidence_count: counted(self.evidence_count)?,
             },

@@ -10,7 +10,7 @@ use opspilot_kernel::{
     alert::{Alert, Observation, ResolvedBy},
     fingerprint::Fingerprint,
     ids::{AlertId, IncidentId, Seq},
-    incident::{Incident, TimelineEntry, TimelineKind},
+    incident::{Incident, IncidentStatus, TimelineEntry, TimelineKind},
     time::Timestamp,
 };
 use serde::Serialize;
@@ -42,6 +42,12 @@ pub struct IncidentState {
     pub firing: u64,
     /// When it counts as quiet long enough, if all its alerts are over and it is waiting for that.
     pub quiet_at: Option<Timestamp>,
+    /// When to look whether it is part of a storm, if nobody has looked yet.
+    pub look_at: Option<Timestamp>,
+    /// How many keys it was given.
+    pub key_count: u64,
+    /// A person took it apart from others: it joins none, and takes in nothing but its own alerts.
+    pub pinned: bool,
     /// How many timeline entries it has.
     pub timeline_count: u64,
     /// How many automatic entries its full timeline could not take.
@@ -53,10 +59,37 @@ pub struct IncidentState {
 impl IncidentState {
     /// When the next of its timers is due.
     pub fn due_at(&self) -> Option<Timestamp> {
-        match (self.incident.snoozed_until, self.quiet_at) {
-            (Some(snooze), Some(quiet)) => Some(snooze.min(quiet)),
-            (snooze, quiet) => snooze.or(quiet),
+        [self.incident.snoozed_until, self.quiet_at, self.look_at].into_iter().flatten().min()
+    }
+
+    /// Takes over what another incident counts, with its first `evidence` pieces of evidence.
+    pub fn take_over(&mut self, other: &IncidentState, evidence: u64) {
+        let (own, its) = (&mut self.incident, &other.incident);
+        own.severity = own.severity.max(its.severity);
+        own.last_seen_at = own.last_seen_at.max(its.last_seen_at);
+        own.occurrences = own.occurrences.saturating_add(its.occurrences);
+        own.alert_count = own.alert_count.saturating_add(its.alert_count);
+        own.evidence_count = own.evidence_count.saturating_add(evidence);
+        let left = its.evidence_count.saturating_sub(evidence);
+        self.evidence_beyond = self.evidence_beyond.saturating_add(other.evidence_beyond).saturating_add(left);
+        self.key_count = self.key_count.saturating_add(other.key_count);
+        self.firing = self.firing.saturating_add(other.firing);
+        if self.firing > 0 {
+            self.quiet_at = None;
         }
+    }
+
+    /// Ends, since everything of it went to `into`. It keeps what it counted until then.
+    pub fn merge_into(&mut self, into: &IncidentId, at: Timestamp) {
+        let incident = &mut self.incident;
+        incident.status = IncidentStatus::Resolved;
+        incident.resolved_at = Some(at);
+        incident.resolution = Some(format!("merged into {into}"));
+        incident.snoozed_until = None;
+        incident.merged_into = Some(into.clone());
+        self.firing = 0;
+        self.quiet_at = None;
+        self.look_at = None;
     }
 }
 
@@ -67,6 +100,43 @@ pub struct FingerprintState {
     pub open: Option<IncidentId>,
     /// The newest one, open or not.
     pub latest: Option<IncidentId>,
+}
+
+/// An incident that is not resolved, as one that has a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyHolder {
+    /// The incident.
+    pub incident: IncidentId,
+    /// By our clock, when an alert last brought the key to it.
+    pub at: Timestamp,
+    /// When it was opened.
+    pub opened_at: Timestamp,
+    /// Whether the key is what a storm has in common, and this the storm.
+    pub storm: bool,
+}
+
+/// A key that an incident has from here on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldKey {
+    /// The key, `kind:value`.
+    pub key: String,
+    /// By our clock, when an alert brought it.
+    pub at: Timestamp,
+    /// Whether enough incidents with it are a storm.
+    pub counts: bool,
+    /// Whether it is what a storm has in common, and this the storm.
+    pub storm: bool,
+}
+
+/// One incident's alerts go to another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Merge {
+    /// The incident that ends.
+    pub from: IncidentId,
+    /// The one that goes on.
+    pub into: IncidentId,
+    /// How many pieces of evidence it takes over, oldest first, behind those that it has by then.
+    pub evidence: u64,
 }
 
 /// Everything a batch of alert records and ticks can touch.
@@ -80,6 +150,11 @@ pub struct Board {
     pub incidents: BTreeMap<IncidentId, IncidentState>,
     /// Those of them that wait, because one of their approvals is approved or executing.
     pub under_way: BTreeSet<IncidentId>,
+    /// The incidents that have a key, oldest first, for every key asked for and every key that the incidents
+    /// have whose time to be looked at has come.
+    pub keys: BTreeMap<String, Vec<KeyHolder>>,
+    /// How many incidents were opened since the time asked for, those that became part of another left out.
+    pub opened: u64,
 }
 
 /// What a board has to hold.
@@ -89,8 +164,14 @@ pub struct BoardRequest {
     pub claims: BTreeSet<AlertId>,
     /// Their fingerprints.
     pub fingerprints: BTreeSet<Fingerprint>,
+    /// Keys, every incident with which is wanted.
+    pub keys: BTreeSet<String>,
+    /// Keys, only the storm around which is wanted.
+    pub storms: BTreeSet<String>,
     /// Incidents with a timer due at this time, and at most how many of them, earliest first.
     pub due: Option<(Timestamp, u32)>,
+    /// With those timers: other incidents that have a key in common with them count if they were opened since then.
+    pub opened_since: Option<Timestamp>,
 }
 
 /// One stage's decision on one record or tick, kept for *explain why*.
@@ -128,6 +209,8 @@ pub enum Lifecycle {
     Reopened,
     /// It lost its acknowledgement because it got worse.
     Raised,
+    /// Its alerts went to another incident.
+    Merged,
 }
 
 impl Lifecycle {
@@ -138,6 +221,7 @@ impl Lifecycle {
             Lifecycle::Resolved => "INC03I",
             Lifecycle::Reopened => "INC04I",
             Lifecycle::Raised => "INC08I",
+            Lifecycle::Merged => "INC09I",
         }
     }
 }
@@ -151,8 +235,12 @@ pub struct IncidentChange {
     pub founded: Option<Box<Incident>>,
     /// Fingerprints it did not have before.
     pub fingerprints: Vec<Fingerprint>,
-    /// Evidence to add, with the alert it came with.
+    /// Keys it has from here on.
+    pub keys: Vec<HeldKey>,
+    /// Evidence to add, with the alert it came with, in front of what comes with merged incidents.
     pub evidence: Vec<(AlertId, Observation)>,
+    /// How many pieces come with merged incidents.
+    pub evidence_taken_over: u64,
     /// Timeline entries to add.
     pub timeline: Vec<TimelineEntry>,
     /// What changed besides counts, in order and without repeats.
@@ -168,7 +256,9 @@ impl IncidentChange {
             state,
             founded: None,
             fingerprints: Vec::new(),
+            keys: Vec::new(),
             evidence: Vec::new(),
+            evidence_taken_over: 0,
             timeline: Vec::new(),
             changes: Vec::new(),
             lifecycle: Vec::new(),
@@ -179,7 +269,18 @@ impl IncidentChange {
     pub fn founding(incident: Incident) -> IncidentChange {
         let founded = Some(Box::new(incident.clone()));
         let state =
-            IncidentState { incident, rev: 0, firing: 0, quiet_at: None, timeline_count: 0, timeline_beyond: 0, evidence_beyond: 0 };
+            IncidentState {
+                incident,
+                rev: 0,
+                firing: 0,
+                quiet_at: None,
+                look_at: None,
+                key_count: 0,
+                pinned: false,
+                timeline_count: 0,
+                timeline_beyond: 0,
+                evidence_beyond: 0,
+            };
         IncidentChange { founded, ..IncidentChange::none(state) }
     }
 }
@@ -199,6 +300,8 @@ pub struct Commit {
     pub alerts: Vec<AlertState>,
     /// The incidents that changed, in the order in which they were first touched.
     pub incidents: Vec<IncidentChange>,
+    /// Which of them became one, in this order.
+    pub merges: Vec<Merge>,
     /// Every decision of every stage.
     pub decisions: Vec<Decision>,
 }

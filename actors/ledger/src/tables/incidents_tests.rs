@@ -117,18 +117,19 @@ fn founding(name: &str, condition: u64, from: Seq, second: i64) -> Commit {
         snoozed_until: None,
         resolved_at: None,
         resolution: None,
+        merged_into: None,
         alert_count: 1,
         evidence_count: 1,
     };
     let observation = Observation::Log { at: at(second), source: "shop".to_owned(), text: "payment failed".to_owned() };
+    let founded = IncidentChange::founding(incident);
     let change = IncidentChange {
-        founded: Some(Box::new(incident.clone())),
-        state: IncidentState { incident, rev: 0, firing: 1, quiet_at: None, timeline_count: 1, timeline_beyond: 0, evidence_beyond: 0 },
+        state: IncidentState { firing: 1, timeline_count: 1, ..founded.state.clone() },
         fingerprints: vec![alert.fingerprint],
         evidence: vec![(alert.id.clone(), observation)],
         timeline: vec![TimelineEntry { at: at(second), actor: module, kind: TimelineKind::Opened, text: "it fires".to_owned() }],
-        changes: Vec::new(),
         lifecycle: vec![(Lifecycle::Opened, "it fires".to_owned())],
+        ..founded
     };
     let decision = |repeats| Decision {
         seq: from + 1,
@@ -143,7 +144,7 @@ fn founding(name: &str, condition: u64, from: Seq, second: i64) -> Commit {
     };
     let decisions = vec![decision(false), decision(true), decision(true)];
     let state = AlertState { claim: alert.id.clone(), last_logged_at: at(second), resolved_by: None, resolved_logged_at: None, alert };
-    Commit { module: PIPELINE, from, to: from + 1, read: Vec::new(), alerts: vec![state], incidents: vec![change], decisions }
+    Commit { module: PIPELINE, from, to: from + 1, read: Vec::new(), alerts: vec![state], incidents: vec![change], merges: Vec::new(), decisions }
 }
 
 #[test]
@@ -153,7 +154,8 @@ fn what_is_committed_is_read_back_and_told() {
     let (alert, incident) = (commit.alerts[0].clone(), commit.incidents[0].state.clone());
     world.commit(commit).unwrap();
 
-    let request = BoardRequest { claims: [alert.claim.clone()].into(), fingerprints: [alert.alert.fingerprint].into(), due: None };
+    let request =
+        BoardRequest { claims: [alert.claim.clone()].into(), fingerprints: [alert.alert.fingerprint].into(), ..BoardRequest::default() };
     let board = world.read(|reader| reader.board(&request));
     assert_eq!(board.alerts[&alert.claim], alert);
     assert_eq!(board.incidents[&incident_id("one")], IncidentState { rev: 1, ..incident.clone() });
@@ -204,7 +206,7 @@ fn a_persons_change_in_between_makes_the_pipeline_decide_again() {
     state.incident.occurrences += 1;
     let change = IncidentChange::none(state);
     let read = vec![(incident_id("one"), 1)];
-    let commit = Commit { module: PIPELINE, from: 1, to: 2, read, alerts: Vec::new(), incidents: vec![change], decisions: Vec::new() };
+    let commit = Commit { module: PIPELINE, from: 1, to: 2, read, alerts: Vec::new(), incidents: vec![change], merges: Vec::new(), decisions: Vec::new() };
     assert!(matches!(world.commit(commit), Err(LedgerError::Conflict(_))));
     let detail = world.read(|reader| reader.incident(&incident_id("one")));
     assert_eq!((detail.incident.status, detail.incident.occurrences), (IncidentStatus::Resolved, 1));

@@ -15,6 +15,7 @@ pub(crate) mod explanations;
 pub(crate) mod idempotency;
 pub(crate) mod incidents;
 pub(crate) mod incidents_list;
+pub(crate) mod incidents_merge;
 pub(crate) mod incidents_people;
 pub(crate) mod incidents_pipeline;
 pub(crate) mod incidents_rows;

@@ -4,7 +4,7 @@
 use diesel::{connection::SimpleConnection, prelude::*, sql_query, sql_types::BigInt};
 use opspilot_kernel::time::Timestamp;
 
-use super::{incidents, incidents_rows::IncidentRow};
+use super::{incidents, incidents_merge, incidents_rows::IncidentRow};
 use crate::{
     error::LedgerError,
     schema::{alert, decision, evidence, explanation, incident, incident_fingerprint, timeline},
@@ -57,6 +57,7 @@ pub(crate) fn delete_before(conn: &mut SqliteConnection, before: Timestamp, rows
         diesel::delete(incident::table.find(num)).execute(conn)?;
         diesel::delete(incident_fingerprint::table.filter(incident_fingerprint::num.eq(num))).execute(conn)?;
         diesel::delete(evidence::table.filter(evidence::incident.eq(num))).execute(conn)?;
+        incidents_merge::drop_keys(conn, num)?;
         diesel::delete(explanation::table.find(num)).execute(conn)?;
         gone.timeline += diesel::delete(timeline::table.filter(timeline::incident.eq(num))).execute(conn)?;
     }

@@ -21,13 +21,15 @@ const MOST_LABELS: usize = 32;
 pub(super) fn occasions(channel: &Channel, event: &Event) -> Vec<Occasion> {
     let all = match event {
         Event::IncidentCreated(_) => vec![Occasion::Created],
-        Event::IncidentUpdated { changes, .. } => {
+        Event::IncidentUpdated { incident, changes } => {
             let mut told = Vec::new();
             for change in changes {
                 let occasion = match change {
                     TimelineKind::SeverityRaised | TimelineKind::Reopened => Occasion::Updated,
                     TimelineKind::Acknowledged => Occasion::Acknowledged,
                     TimelineKind::Resolved => Occasion::Resolved,
+                    // whoever was told of it hears that there is nothing left to do here
+                    TimelineKind::Merged if incident.merged_into.is_some() => Occasion::Resolved,
                     _ => continue,
                 };
                 if !told.contains(&occasion) {
@@ -111,7 +113,7 @@ fn subject(occasion: Occasion, event: &Event, incident: &Incident) -> String {
         (Occasion::Created, ..) => "opened".to_owned(),
         (Occasion::Updated, ..) => "worse, or open again".to_owned(),
         (Occasion::Acknowledged, ..) => format!("taken by {}", incident.acknowledged_by.as_deref().unwrap_or("somebody")),
-        (Occasion::Resolved, ..) => "resolved".to_owned(),
+        (Occasion::Resolved, ..) => incident.merged_into.as_ref().map_or_else(|| "resolved".to_owned(), |into| format!("part of {into} now")),
         (Occasion::Explained, ..) => "explained".to_owned(),
         (_, _, Event::ActionExecuted { approval, execution }) => format!("{}: {}", approval.title, execution.status.as_str()),
         (Occasion::Proposed, Some(approval), _) => format!("waits for approval: {}", approval.title),
@@ -187,6 +189,7 @@ pub(super) mod tests {
             snoozed_until: None,
             resolved_at: None,
             resolution: None,
+            merged_into: None,
             alert_count: 1,
             evidence_count: 1,
         }

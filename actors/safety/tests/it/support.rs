@@ -214,6 +214,7 @@ impl World {
             snoozed_until: None,
             resolved_at: None,
             resolution: None,
+            merged_into: None,
             alert_count: 0,
             evidence_count: 0,
         };
@@ -227,7 +228,7 @@ impl World {
         (change.fingerprints, change.timeline) = (vec![Fingerprint::from_u64(CURSOR.fetch_add(1, Ordering::SeqCst))], vec![line]);
         change.state.timeline_count = 1;
         let commit =
-            Commit { module: "test", from: 0, to: 0, read: Vec::new(), alerts: Vec::new(), incidents: vec![change], decisions: Vec::new() };
+            Commit { module: "test", from: 0, to: 0, read: Vec::new(), alerts: Vec::new(), incidents: vec![change], merges: Vec::new(), decisions: Vec::new() };
         self.write(move |tx| tx.apply_decisions(commit)).await;
         id
     }

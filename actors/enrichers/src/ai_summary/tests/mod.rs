@@ -92,6 +92,7 @@ pub(super) fn incident(alert: &Alert) -> Incident {
         snoozed_until: None,
         resolved_at: None,
         resolution: None,
+        merged_into: None,
         alert_count: 1,
         evidence_count: 1,
     }
