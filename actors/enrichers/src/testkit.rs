@@ -1,6 +1,6 @@
 //! Records for tests, short to write.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use opspilot_kernel::{
     alert::{AlertRecord, AlertStatus, Observation, ResolvedBy, Transition},
@@ -12,7 +12,7 @@ use opspilot_kernel::{
 };
 use opspilot_ledger::{
     AlertEntry,
-    pipeline::{AlertState, Board, BoardRequest, FingerprintState, Lifecycle, Merge},
+    pipeline::{AlertState, Board, BoardRequest, FingerprintState, IncidentState, Lifecycle, Merge},
 };
 
 use crate::{incident_store::desk::Effects, keyring::Keyring, stage_actor::Decider};
@@ -122,24 +122,38 @@ impl Memory {
         self.evidence.entry(into.clone()).or_default().extend(taken);
         let target = &self.board.incidents[into].incident;
         self.keyring.merge(merge, target.opened_at);
-        if target.status == IncidentStatus::Resolved {
+        if target.status == IncidentStatus::Resolved && target.merged_into.is_none() {
             self.keyring.release(into);
         }
     }
 
     /// The board as it is read for `entries`, with what `decider` wants to see.
     pub(crate) fn board_for(&self, decider: &impl Decider, entries: &[AlertEntry]) -> Board {
-        let mut board = self.board.clone();
         let mut request = BoardRequest::default();
         decider.reads(entries, &mut request);
+        let mut board = Board { under_way: self.board.under_way.clone(), ..Board::default() };
+        for entry in entries {
+            let AlertEntry::Record { record, .. } = entry else { continue };
+            let known = self.board.alerts.get(&record.alert);
+            board.alerts.extend(known.map(|state| (record.alert.clone(), state.clone())));
+            let known = self.board.fingerprints.get(&record.fingerprint);
+            board.fingerprints.extend(known.map(|state| (record.fingerprint, state.clone())));
+        }
         let tick = entries.iter().find_map(|entry| match entry {
             AlertEntry::Tick { at, .. } => Some(*at),
             AlertEntry::Record { .. } => None,
         });
-        let looked_at = board.incidents.iter().filter(|(_, state)| state.look_at.is_some_and(|look| tick.is_some_and(|at| look <= at)));
-        board.keys = self.keyring.read(&request, &looked_at.map(|(id, _)| id.clone()).collect());
-        let young = |incident: &Incident| incident.merged_into.is_none() && request.opened_since.is_some_and(|since| incident.opened_at >= since);
-        board.opened = count(board.incidents.values().filter(|state| young(&state.incident)).count());
+        let due = |state: &IncidentState| state.due_at().is_some_and(|due| tick.is_some_and(|at| due <= at));
+        let due: BTreeSet<IncidentId> = self.board.incidents.iter().filter(|(_, state)| due(state)).map(|(id, _)| id.clone()).collect();
+        board.keys = self.keyring.read(&request, &due);
+        let of_alerts = board.alerts.values().filter_map(|state| state.alert.incident_id.clone());
+        let of_fingerprints = board.fingerprints.values().flat_map(|state| state.open.iter().chain(&state.latest).cloned());
+        let of_keys = board.keys.values().flatten().map(|holder| holder.incident.clone());
+        let wanted: BTreeSet<IncidentId> = of_alerts.chain(of_fingerprints).chain(of_keys).chain(due).collect();
+        board.incidents = wanted.into_iter().filter_map(|id| Some((id.clone(), self.board.incidents.get(&id)?.clone()))).collect();
+        let young =
+            |incident: &Incident| incident.merged_into.is_none() && request.opened_since.is_some_and(|since| incident.opened_at >= since);
+        board.opened = count(self.board.incidents.values().filter(|state| young(&state.incident)).count());
         board
     }
 

@@ -28,11 +28,14 @@ pub(super) fn keys(config: &Config, graph: &Graph, record: &AlertRecord) -> Vec<
         keys.add("component", component, Use::JOINS_AND_HOLDS, Bond::Likeness, format!("both are about {component}"));
         let why = format!("it is about {component}, and what that is about depends on it");
         keys.add("dep", component, Use::JOINS, Bond::DependsOnThis, why);
+        let why = format!("it is about {component}, of which that speaks");
+        keys.add("entity", component, Use::JOINS, Bond::DependsOnThis, why);
     }
     let peers: Vec<(&str, &str)> = config.peer_labels.iter().filter_map(|name| Some((name.as_str(), label(name)?))).collect();
     for (name, peer) in peers.iter().filter(|(_, peer)| Some(*peer) != component && !peer.is_empty()) {
         keys.add("component", peer, Use::JOINS, Bond::ThisDependsOn, format!("its label {name} names {peer}, which that is about"));
-        keys.add("dep", peer, Use::ALL, Bond::Likeness, format!("both depend on {peer}"));
+        keys.add("peer", peer, Use::JOINS_AND_HOLDS, Bond::Likeness, format!("both name {peer} as what they depend on"));
+        keys.add("dep", peer, Use::COUNTS, Bond::Likeness, format!("both depend on {peer}"));
     }
     if let Some(component) = component {
         for below in graph.depends_on(component, REACH).found {
@@ -51,7 +54,8 @@ pub(super) fn keys(config: &Config, graph: &Graph, record: &AlertRecord) -> Vec<
         keys.add("label", &format!("{name}={value}"), Use::COUNTS, Bond::Likeness, format!("both have the label {name}={value}"));
     }
     let about_itself = |word: &&str| Some(*word) == component || *word == record.source || *word == record.rule;
-    let words: BTreeSet<&str> = words::names(&record.title).chain(words::names(&record.description)).filter(|word| !about_itself(word)).collect();
+    let words: BTreeSet<&str> =
+        words::names(&record.title).chain(words::names(&record.description)).filter(|word| !about_itself(word)).collect();
     for word in words.into_iter().take(WORDS) {
         keys.add("component", word, Use::JOINS, Bond::ThisDependsOn, format!("it speaks of {word}, which that is about"));
         keys.add("entity", word, Use::COUNTS, Bond::Likeness, format!("both speak of {word}"));
@@ -71,7 +75,6 @@ impl Use {
     const JOINS: Use = Use { seeks: true, holds: false, counts: false };
     const JOINS_AND_HOLDS: Use = Use { seeks: true, holds: true, counts: false };
     const COUNTS: Use = Use { seeks: false, holds: true, counts: true };
-    const ALL: Use = Use { seeks: true, holds: true, counts: true };
 }
 
 struct Keys {

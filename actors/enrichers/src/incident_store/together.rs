@@ -18,14 +18,18 @@ use crate::stage::{Bond, Grouping, Key, StormRule};
 const KEYS: u64 = 10_000;
 /// How stale the time may be at which a key was last brought to an incident: each refreshment is a write.
 const STALE_SECS: u64 = 30;
+/// What share of all incidents that began at once have to be called the same to be one storm, at least.
+const KIND_PERCENT: usize = 50;
 /// Incidents that one record may bring together; further ones come together with the next.
 const TOGETHER: usize = 64;
 
 /// An open incident that takes an alert in.
 pub(super) struct Taker<'k> {
     pub(super) incident: IncidentId,
-    /// The key by which it was found.
+    /// The strongest key by which it was found.
     pub(super) key: &'k Key,
+    /// How the alert's component stands to those in it, by all keys.
+    bonds: Vec<Bond>,
 }
 
 impl Desk<'_> {
@@ -58,12 +62,12 @@ impl Desk<'_> {
             for holder in self.holders(&key.name) {
                 let wanted = key.seeks || (key.counts && holder.storm);
                 let incident = self.home(&holder.incident);
-                if wanted
-                    && at.since(holder.at) <= grouping.within
-                    && self.is_sociable(&incident)
-                    && !takers.iter().any(|taker| taker.incident == incident)
-                {
-                    takers.push(Taker { incident, key });
+                if !wanted || at.since(holder.at) > grouping.within || !self.is_sociable(&incident) {
+                    continue;
+                }
+                match takers.iter_mut().find(|taker| taker.incident == incident) {
+                    Some(taker) => taker.bonds.push(key.bond),
+                    None => takers.push(Taker { incident, key, bonds: vec![key.bond] }),
                 }
             }
         }
@@ -73,17 +77,17 @@ impl Desk<'_> {
 
     /// An alert with these keys is part of the incident now. If others in it depend on what it is about, and it on none of
     /// them, the incident is named after it.
-    pub(super) fn share(&mut self, incident: &IncidentId, record: &AlertRecord, grouping: &Grouping, takers: &[Taker<'_>], opened: bool) {
+    pub(super) fn share(&mut self, incident: &IncidentId, record: &AlertRecord, grouping: &Grouping, takers: &[Taker<'_>]) {
         let at = record.logged_at;
-        self.hold_keys(incident, grouping, at);
-        let counts = grouping.keys.iter().any(|key| key.holds && key.counts);
-        let depended_on = takers.iter().any(|taker| taker.key.bond == Bond::DependsOnThis);
-        let depends = takers.iter().any(|taker| taker.key.bond == Bond::ThisDependsOn);
+        let counts = self.hold_keys(incident, grouping, at);
+        let stands = |bond| takers.iter().any(|taker| taker.bonds.contains(&bond));
+        let (depended_on, depends) = (stands(Bond::DependsOnThis), stands(Bond::ThisDependsOn));
         let Some(mut change) = self.touch_incident(incident) else { return };
-        if opened && counts {
+        if counts {
             // when its second is over: whatever else begins within it is there by then, in whatever order it came
             let next = Timestamp::from_millis(at.millis().div_euclid(1000).saturating_add(1).saturating_mul(1000));
-            change.state().look_at = Some(next);
+            let state = change.state();
+            state.look_at = Some(state.look_at.map_or(next, |look| look.min(next)));
         }
         if depended_on && !depends {
             let own = &mut change.state().incident;
@@ -95,26 +99,30 @@ impl Desk<'_> {
         }
     }
 
-    /// From `at` on the incident has the keys.
-    pub(super) fn hold_keys(&mut self, incident: &IncidentId, grouping: &Grouping, at: Timestamp) {
+    /// From `at` on the incident has the keys; says whether one that counts in storms is new to it.
+    pub(super) fn hold_keys(&mut self, incident: &IncidentId, grouping: &Grouping, at: Timestamp) -> bool {
         if self.incident(incident).is_none_or(|state| state.pinned) {
-            return;
+            return false;
         }
+        let mut counts = false;
         for key in grouping.keys.iter().filter(|key| key.holds) {
-            self.hold_key(incident, HeldKey { key: key.name.clone(), at, counts: key.counts, storm: false });
+            let is_new = self.hold_key(incident, HeldKey { key: key.name.clone(), at, counts: key.counts, storm: false });
+            counts |= is_new && key.counts;
         }
+        counts
     }
 
-    fn hold_key(&mut self, incident: &IncidentId, held: HeldKey) {
+    /// Says whether it is new to it.
+    fn hold_key(&mut self, incident: &IncidentId, held: HeldKey) -> bool {
         let known = self.holders(&held.key).iter().find(|holder| holder.incident == *incident);
         let (is_new, storm) = (known.is_none(), held.storm);
         if known.is_some_and(|known| held.at.since(known.at).as_secs() < STALE_SECS && (known.storm || !storm)) {
-            return;
+            return false;
         }
-        let Some(mut change) = self.touch_incident(incident) else { return };
+        let Some(mut change) = self.touch_incident(incident) else { return false };
         let state = change.state();
         if is_new && state.key_count >= KEYS && !storm {
-            return;
+            return false;
         }
         state.key_count += u64::from(is_new);
         let opened_at = state.incident.opened_at;
@@ -128,6 +136,7 @@ impl Desk<'_> {
             None => list.push(KeyHolder { incident: incident.clone(), at: held.at, opened_at, storm }),
         }
         self.keys.insert(held.key, list);
+        is_new
     }
 
     /// Makes one of `incidents`: the one that people work on, else the oldest. One in which something that was approved is not
@@ -198,7 +207,10 @@ impl Desk<'_> {
                 }
             }
             let count = members.len();
-            let enough = count >= rule.incidents && count.saturating_mul(100) >= rule.percent.saturating_mul(usize::try_from(opened).unwrap_or(usize::MAX));
+            // troubles of one kind happen in many places at once by chance
+            let percent = if key.starts_with("name:") { rule.percent.max(KIND_PERCENT) } else { rule.percent };
+            let most = usize::try_from(opened).unwrap_or(usize::MAX);
+            let enough = count >= rule.incidents && count.saturating_mul(100) >= percent.saturating_mul(most);
             if count < 2 || !(enough || storm.is_some()) {
                 continue;
             }
@@ -247,4 +259,3 @@ fn shared_value(key: &str) -> &str {
         None => key,
     }
 }
-

@@ -166,10 +166,12 @@ impl Tx<'_> {
         .bind::<BigInt, _>(from)
         .bind::<BigInt, _>(stored(merge.evidence)?)
         .execute(self.conn)?;
-        // it may be over by the end of the same batch
-        incidents::hold_fingerprints(self.conn, into, state.incident.status)?;
-        if state.incident.status == IncidentStatus::Resolved {
-            drop_keys(self.conn, into)?;
+        // it may be over by the end of the same batch; if it is merged itself, that comes next
+        if state.incident.merged_into.is_none() {
+            incidents::hold_fingerprints(self.conn, into, state.incident.status)?;
+            if state.incident.status == IncidentStatus::Resolved {
+                drop_keys(self.conn, into)?;
+            }
         }
         Ok(())
     }
