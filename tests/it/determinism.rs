@@ -421,7 +421,7 @@ fn a1_p1_the_same_signals_give_the_same_alerts_and_incidents_however_they_are_cu
     let config = Config { cases: if long { 60 } else { 4 }, failure_persistence: None, max_shrink_iters: 16, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
     let total = std::cell::Cell::new((Hits::default(), 0));
-    let spoke = std::cell::RefCell::new(BTreeSet::new());
+    let spoke = std::cell::RefCell::new(BTreeSet::<&str>::new());
     runner
         .run(&(recording(), any::<u64>()), |(recording, dice)| {
             let (whole, _) = play(&recording, None);
