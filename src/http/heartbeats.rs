@@ -3,7 +3,7 @@
 use actix_web::{HttpResponse, web};
 use opspilot_detectors::{
     Detect as _,
-    heartbeat::{self, Detector, Heartbeat, Standing},
+    heartbeat::{self, Detector, Standing, Stands},
 };
 use opspilot_kernel::time::Timestamp;
 use serde::Serialize;
@@ -24,24 +24,34 @@ pub struct HeartbeatItem {
     /// `new`, `up`, `late`, `down` or `paused`.
     #[schema(value_type = String)]
     status: Standing,
-    /// How often it gives sign of life, in seconds.
-    period_secs: u64,
+    /// How often it gives sign of life, in seconds; not there if it does so by a schedule.
+    period_secs: Option<u64>,
+    /// When it does, as in a crontab.
+    schedule: Option<String>,
+    /// By the clocks of which time zone.
+    timezone: Option<String>,
     /// How late it may be, in seconds.
     grace_secs: u64,
     /// When its last ping came that was one of success or failure.
     #[schema(value_type = Option<String>)]
     last_ping_at: Option<Timestamp>,
+    /// When its next one is expected; it may be late by `grace_secs`. Not there before it is watched, and while it is paused.
+    #[schema(value_type = Option<String>)]
+    next_ping_at: Option<Timestamp>,
 }
 
 impl HeartbeatItem {
-    fn of((heartbeat, status, last_ping_at): (&Heartbeat, Standing, Option<Timestamp>)) -> HeartbeatItem {
+    fn of(Stands { heartbeat, standing, last, expected }: Stands<'_>) -> HeartbeatItem {
         HeartbeatItem {
             id: heartbeat.id.clone(),
             source: heartbeat.source().to_owned(),
-            status,
-            period_secs: heartbeat.period.0.as_secs(),
+            status: standing,
+            period_secs: heartbeat.period.map(|period| period.0.as_secs()),
+            schedule: heartbeat.schedule.as_ref().map(ToString::to_string),
+            timezone: heartbeat.timezone.as_ref().map(ToString::to_string),
             grace_secs: heartbeat.grace().as_secs(),
-            last_ping_at,
+            last_ping_at: last,
+            next_ping_at: expected,
         }
     }
 }

@@ -108,6 +108,19 @@ fn what(word: &str) -> ApiResult<What> {
     }
 }
 
+/// Which run a ping is of: `?rid=…`.
+fn run_of(query: &str) -> ApiResult<Option<&str>> {
+    match query.split('&').find_map(|pair| pair.strip_prefix("rid=")) {
+        Some(run) if Ping::is_run(run) => Ok(Some(run)),
+        Some(_) => Err(ApiError::new(
+            ErrorKind::Malformed,
+            "bad_rid",
+            "rid says which run it is: 1 to 64 letters, digits, - and _, such as a UUID",
+        )),
+        None => Ok(None),
+    }
+}
+
 async fn take(request: HttpRequest, payload: web::Payload, state: web::Data<AppState>, what: What) -> ApiResult<HttpResponse> {
     let key = request.match_info().get("id").unwrap_or_default();
     let Some(known) = state.pings.find(key) else {
@@ -116,6 +129,7 @@ async fn take(request: HttpRequest, payload: web::Payload, state: web::Data<AppS
             Err(standing) => rate_limited(standing, "unknown ids").and_close(),
         });
     };
+    let run = run_of(request.query_string())?;
     // somebody who knows one id must not be able to fill the storage with it
     let client = Client::Key(format!("ping:{}", known.id));
     state.limiter.take(client, Class::Write, None).map_err(|standing| rate_limited(standing, "pings of one heartbeat"))?;
@@ -128,7 +142,7 @@ async fn take(request: HttpRequest, payload: web::Payload, state: web::Data<AppS
     let text = String::from_utf8_lossy(kept).replace('\0', "\u{fffd}");
     let now = state.clock.now();
     let mut batch = SignalBatchBuilder::with_capacity(now, text.len());
-    Ping { heartbeat: &known.id, what }.signal(now, &known.source, &text, |signal| batch.push(signal));
+    Ping { heartbeat: &known.id, what, run }.signal(now, &known.source, &text, |signal| batch.push(signal));
     // said only once it is on the disk
     state.ledger.append(batch.seal()).await?;
     let limit = (HeaderName::from_static("ping-body-limit"), HeaderValue::from(Ping::BODY_BYTES));
@@ -136,8 +150,9 @@ async fn take(request: HttpRequest, payload: web::Payload, state: web::Data<AppS
 }
 
 /// A sign of life. HEAD does the same.
-#[utoipa::path(get, path = "/ping/{id}", tag = "heartbeats", params(("id" = String, Path, description = "The heartbeat's key: a secret")),
+#[utoipa::path(get, path = "/ping/{id}", tag = "heartbeats", params(("id" = String, Path, description = "The heartbeat's key: a secret"), ("rid" = Option<String>, Query, description = "Which run it is, where runs overlap")),
     responses((status = 200, description = "It is stored", body = String, content_type = "text/plain"),
+        (status = 400, description = "The rid is none", body = ProblemBody),
         (status = 404, description = "No heartbeat has this key", body = ProblemBody),
         (status = 429, description = "Too many unknown ids from this address, too many pings, or the intake is full", body = ProblemBody),
         (status = 503, description = "The storage does not take writes", body = ProblemBody)))]
@@ -146,9 +161,10 @@ pub async fn get(request: HttpRequest, payload: web::Payload, state: web::Data<A
 }
 
 /// A sign of life, with whatever is worth keeping: of the body, the first 10,000 bytes are.
-#[utoipa::path(post, path = "/ping/{id}", tag = "heartbeats", params(("id" = String, Path, description = "The heartbeat's key: a secret")),
+#[utoipa::path(post, path = "/ping/{id}", tag = "heartbeats", params(("id" = String, Path, description = "The heartbeat's key: a secret"), ("rid" = Option<String>, Query, description = "Which run it is, where runs overlap")),
     request_body(description = "Anything, at most 8 MiB", content((String = "text/plain"))),
     responses((status = 200, description = "It is stored", body = String, content_type = "text/plain"),
+        (status = 400, description = "The rid is none", body = ProblemBody),
         (status = 404, description = "No heartbeat has this key", body = ProblemBody), (status = 413, description = "More than 8 MiB", body = ProblemBody),
         (status = 429, description = "Too many unknown ids from this address, too many pings, or the intake is full", body = ProblemBody),
         (status = 503, description = "The storage does not take writes", body = ProblemBody)))]
@@ -158,9 +174,10 @@ pub async fn post(request: HttpRequest, payload: web::Payload, state: web::Data<
 
 /// A run begins (`start`), has failed (`fail`) or is over with an exit code (`0` to `255`), or something is only to be kept (`log`).
 #[utoipa::path(get, path = "/ping/{id}/{what}", tag = "heartbeats",
-    params(("id" = String, Path, description = "The heartbeat's key: a secret"), ("what" = String, Path, description = "start, fail, log, or an exit code")),
+    params(("id" = String, Path, description = "The heartbeat's key: a secret"), ("what" = String, Path, description = "start, fail, log, or an exit code"),
+        ("rid" = Option<String>, Query, description = "Which run it is, where runs overlap")),
     responses((status = 200, description = "It is stored", body = String, content_type = "text/plain"),
-        (status = 400, description = "An exit code above 255", body = ProblemBody), (status = 404, description = "No heartbeat has this key", body = ProblemBody),
+        (status = 400, description = "An exit code above 255, or a rid that is none", body = ProblemBody), (status = 404, description = "No heartbeat has this key", body = ProblemBody),
         (status = 429, description = "Too many unknown ids from this address, too many pings, or the intake is full", body = ProblemBody),
         (status = 503, description = "The storage does not take writes", body = ProblemBody)))]
 pub async fn get_what(request: HttpRequest, payload: web::Payload, state: web::Data<AppState>) -> ApiResult<HttpResponse> {
@@ -170,10 +187,11 @@ pub async fn get_what(request: HttpRequest, payload: web::Payload, state: web::D
 
 /// The same, with whatever is worth keeping: of the body, the first 10,000 bytes are.
 #[utoipa::path(post, path = "/ping/{id}/{what}", tag = "heartbeats",
-    params(("id" = String, Path, description = "The heartbeat's key: a secret"), ("what" = String, Path, description = "start, fail, log, or an exit code")),
+    params(("id" = String, Path, description = "The heartbeat's key: a secret"), ("what" = String, Path, description = "start, fail, log, or an exit code"),
+        ("rid" = Option<String>, Query, description = "Which run it is, where runs overlap")),
     request_body(description = "Anything, at most 8 MiB", content((String = "text/plain"))),
     responses((status = 200, description = "It is stored", body = String, content_type = "text/plain"),
-        (status = 400, description = "An exit code above 255", body = ProblemBody), (status = 404, description = "No heartbeat has this key", body = ProblemBody),
+        (status = 400, description = "An exit code above 255, or a rid that is none", body = ProblemBody), (status = 404, description = "No heartbeat has this key", body = ProblemBody),
         (status = 413, description = "More than 8 MiB", body = ProblemBody),
         (status = 429, description = "Too many unknown ids from this address, too many pings, or the intake is full", body = ProblemBody),
         (status = 503, description = "The storage does not take writes", body = ProblemBody)))]
@@ -194,6 +212,17 @@ mod tests {
         assert_eq!((read("0"), read("000"), read("255")), (Ok(What::Success), Ok(What::Success), Ok(What::Fail(Some(255)))));
         assert_eq!((read("256"), read("99999999999")), (Err("bad_exit_code"), Err("bad_exit_code")));
         assert_eq!((read("-1"), read(""), read("Start")), (Err("not_found"), Err("not_found"), Err("not_found")));
+    }
+
+    #[test]
+    fn a_run_is_named_by_its_rid() {
+        let read = |query| run_of(query).map_err(|error| error.code());
+        assert_eq!(read("a=1&rid=4F5e1a3c-9b1d-4a55-9a53-d0d6cc0f9d11"), Ok(Some("4F5e1a3c-9b1d-4a55-9a53-d0d6cc0f9d11")));
+        assert_eq!((read(""), read("grid=1"), read("rid=1")), (Ok(None), Ok(None), Ok(Some("1"))));
+        assert_eq!(
+            (read("rid="), read("rid=%20"), read(&format!("rid={}", "a".repeat(65)))),
+            (Err("bad_rid"), Err("bad_rid"), Err("bad_rid"))
+        );
     }
 
     #[test]

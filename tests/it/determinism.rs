@@ -6,7 +6,7 @@
 //! what `kill -9` leaves. The next life opens that copy; nothing of the former stack is told to stop.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     sync::Arc,
@@ -59,7 +59,7 @@ fn recording() -> impl Strategy<Value = Vec<Recorded>> {
         4 => (0..8_u8, 0..2_u8).prop_map(|(value, host)| Entry::Sample(value, host)),
         1 => (0..2_u8, any::<bool>()).prop_map(|(which, firing)| Entry::Outside(which, firing)),
         2 => Just(Entry::Tick),
-        1 => (0..2_usize).prop_map(Entry::Reload),
+        1 => (0..5_usize).prop_map(Entry::Reload),
     ];
     let gap = prop_oneof![5 => Just(0_i64), 3 => 1..4_i64, 1 => 5..30_i64];
     prop::collection::vec((gap, entry), 40..120).prop_map(|steps| {
@@ -116,12 +116,27 @@ fn rules(module: &str, reloads: usize) -> Value {
             { "id": "peak", "metric": "load", "op": "gte", "value": 100, "resolve_after": "5s" },
         ] }),
         "detector.alert" => json!({ "cooldown": "4s" }),
+        // with room for one series of two, so that they are put away and taken back all the time
+        "detector.anomaly" => json!({ "builtin_rules": false, "max_series": 1, "rules": [
+            { "id": "odd", "metric": "load", "opens_incident": true, "cooldown": "4s", "resolve_after": "9s", "method":
+              { "zscore": { "window": if changed { 9 } else { 12 }, "min_samples": 4, "sensitivity": 1.3, "rest": 1 } } },
+            { "id": "slow", "metric": "load", "method": { "ewma": { "window": 20, "min_samples": 3, "sensitivity": 1.5, "rest": 2 } } },
+        ] }),
+        "detector.logTemplate" => json!({ "max_series": 16, "rules": [
+            { "id": "news", "new": "all", "learning": "4s", "learning_lines": 3, "cooldown": "5s", "resolve_after": "8s",
+              "severity": if changed { "error" } else { "warning" } },
+        ] }),
+        "detector.heartbeat" => json!({ "heartbeats": [
+            { "id": "web", "period": "6s", "grace": if changed { "9s" } else { "4s" }, "on_signal": ["__message__=\"request served\""] },
+            { "id": "nagios", "period": "8s", "on_alert": ["source=\"nagios\""] },
+        ] }),
         "enricher.incidentStore" => json!({ "quiet_period": "6s" }),
         _ => json!({}),
     }
 }
 
-const DETECTORS: [&str; 3] = ["detector.regex", "detector.threshold", "detector.alert"];
+const DETECTORS: [&str; 6] =
+    ["detector.regex", "detector.threshold", "detector.anomaly", "detector.logTemplate", "detector.heartbeat", "detector.alert"];
 
 /// Everything that stands between signals and incidents.
 struct Stack {
@@ -406,12 +421,15 @@ fn a1_p1_the_same_signals_give_the_same_alerts_and_incidents_however_they_are_cu
     let config = Config { cases: if long { 60 } else { 4 }, failure_persistence: None, max_shrink_iters: 16, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
     let total = std::cell::Cell::new((Hits::default(), 0));
+    let spoke = std::cell::RefCell::new(BTreeSet::<&str>::new());
     runner
         .run(&(recording(), any::<u64>()), |(recording, dice)| {
             let (whole, _) = play(&recording, None);
             let (cut, hits) = play(&recording, Some((dice, 5)));
             prop_assert_eq!(cut.claims.join("\n"), whole.claims.join("\n"));
             prop_assert_eq!(cut.incidents.join("\n"), whole.incidents.join("\n"));
+            let is_of = |id: &&&str| whole.claims.iter().any(|claim| claim.contains(&format!("\"{id}\"")));
+            spoke.borrow_mut().extend(DETECTORS.iter().filter(is_of));
             let (mut sum, incidents) = total.get();
             sum.add(hits);
             total.set((sum, incidents + whole.incidents.len()));
@@ -422,4 +440,5 @@ fn a1_p1_the_same_signals_give_the_same_alerts_and_incidents_however_they_are_cu
     println!("{hits:?}, {incidents} incidents");
     assert!(hits.kills > 0 && hits.lost > 0 && hits.detector_behind > 0 && hits.pipeline_behind > 0, "no kill hit anything: {hits:?}");
     assert!(incidents > 0, "nothing came of the signals");
+    assert_eq!(spoke.into_inner().len(), DETECTORS.len(), "every detector has something to say");
 }

@@ -19,6 +19,7 @@ fn config(period: &str) -> String {
       - {{id: report, key: '${{HEARTBEAT_KEY}}', period: 1h}}
       - {{id: filed, key: 'file:FILE', period: 1h}}
       - {{id: prometheus, period: 1h, on_alert: ['alertname=\"Watchdog\"']}}
+      - {{id: weekly, schedule: '30 2 * * SUN', timezone: Europe/Berlin, on_alert: ['alertname=\"Weekly\"']}}
 "
     )
 }
@@ -77,6 +78,7 @@ async fn pings_are_taken_in_the_dialect_and_found_in_the_log_and_everything_else
     ];
     assert_eq!(said, expected);
     assert_eq!((&stored[0]["source"], &stored[0]["name"]), (&json!("db-1"), &json!("ping")));
+    assert_eq!((&stored[2]["labels"]["run"], &stored[3]["labels"]["run"]), (&json!("1"), &Json::Null));
     assert_eq!(stored[2]["message"], "ping from backup\n3 tables\u{fffd}\u{fffd}");
     assert!(stored[7]["message"].as_str().unwrap().len() < 10_100, "only so much is kept");
 
@@ -87,6 +89,7 @@ async fn pings_are_taken_in_the_dialect_and_found_in_the_log_and_everything_else
         (Method::GET, format!("/ping/{KEY}/stop"), 404),
         (Method::GET, format!("/ping/{KEY}/start/now"), 404),
         (Method::GET, format!("/ping/{KEY}/256"), 400),
+        (Method::GET, format!("/ping/{KEY}/start?rid=a%20b"), 400),
         (Method::PUT, format!("/ping/{KEY}"), 405),
         (Method::DELETE, format!("/ping/{KEY}/start"), 405),
         (Method::GET, "/ping/".to_owned(), 404),
@@ -109,7 +112,14 @@ async fn pings_are_taken_in_the_dialect_and_found_in_the_log_and_everything_else
     .await;
     assert_eq!(shown["items"][0]["source"], "db-1");
     let rest = service.get(&format!("/api/heartbeats?cursor={}", shown["next_cursor"].as_str().unwrap())).await;
-    assert_eq!((rest["items"].as_array().unwrap().len(), &rest["items"][0]["id"]), (1, &json!("report")));
+    assert_eq!((rest["items"].as_array().unwrap().len(), &rest["items"][0]["id"]), (2, &json!("report")));
+    let weekly = &rest["items"][1];
+    let expected =
+        [("id", json!("weekly")), ("schedule", json!("30 2 * * SUN")), ("timezone", json!("Europe/Berlin")), ("period_secs", Json::Null)];
+    assert!(expected.iter().all(|(key, value)| weekly[key] == *value), "{weekly}");
+    // half past two in Berlin, or three where the clocks go ahead
+    let next = weekly["next_ping_at"].as_str().unwrap();
+    assert!(["T00:30:00.000Z", "T01:30:00.000Z", "T01:00:00.000Z"].iter().any(|time| next.ends_with(time)), "{weekly}");
 
     // whoever guesses is held back; who knows is not
     let mut last = 0;

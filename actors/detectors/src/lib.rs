@@ -25,6 +25,7 @@ mod state;
 mod template;
 #[cfg(test)]
 mod testing;
+mod words;
 
 pub mod alert;
 pub mod anomaly;

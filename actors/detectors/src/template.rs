@@ -66,13 +66,20 @@ impl Template {
         })
     }
 
-    /// The text with every name replaced by what `value` appends for it, cut at `limit` bytes.
+    /// The text with every name replaced by what `value` appends for it, cut at `limit` bytes. Where that is nothing
+    /// between two spaces, one of them is left out, too.
     pub(crate) fn render(&self, limit: usize, mut value: impl FnMut(&str, &mut String)) -> String {
         let mut text = String::new();
+        let mut is_missing = false;
         for part in &self.0 {
             match part {
+                Part::Text(plain) if is_missing && text.ends_with(' ') => text.push_str(plain.strip_prefix(' ').unwrap_or(plain)),
                 Part::Text(plain) => text.push_str(plain),
-                Part::Name(name) => value(name, &mut text),
+                Part::Name(name) => {
+                    let before = text.len();
+                    value(name, &mut text);
+                    is_missing = text.len() == before;
+                }
             }
         }
         match cut(&text, limit) {
@@ -107,6 +114,14 @@ mod tests {
             assert_eq!(rendered(text), expected, "{text}");
         }
         assert_eq!(Template::parse("ab ${x"), Err(Unclosed(4)));
+    }
+
+    #[test]
+    fn what_is_missing_leaves_no_gap() {
+        let rendered =
+            |text| Template::parse(text).unwrap().render(TITLE_BYTES, |name, out| out.push_str(if name == "a" { "x" } else { "" }));
+        assert_eq!(rendered("Disk ${mount} nearly full"), "Disk nearly full");
+        assert_eq!(rendered("Disk ${mount}, $a  or ($mount)"), "Disk , x  or ()");
     }
 
     #[test]

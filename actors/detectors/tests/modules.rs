@@ -16,6 +16,8 @@ use opspilot_ledger::{AlertEntry, Ledger, Options, Priority, SignalBatchBuilder,
 use opspilot_runtime::{Applied, ChildSpec, Health, Module, ModuleContext, TickerActor};
 use serde_json::{Value, json};
 
+const NOON: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+
 struct Service {
     ledger: Ledger,
     ctx: ModuleContext,
@@ -196,7 +198,6 @@ fn a_changed_configuration_is_in_force_at_once_and_ends_the_alerts_of_a_removed_
 
 #[test]
 fn a11_a_condition_that_must_last_a_minute_fires_after_a_minute_wherever_the_clock_jumps() {
-    const NOON: Timestamp = Timestamp::from_millis(1_700_000_000_000);
     let jumps = [("none", 0), ("back an hour", -3_600_000), ("back a day", -86_400_000), ("ahead 20 seconds", 20_000)];
     for (jump, by) in jumps {
         in_system(|| async move {
@@ -300,6 +301,59 @@ fn a1_what_was_learned_of_series_is_read_from_the_shelf_and_the_log_after_a_rest
         assert_eq!((metric(&service, "read_again_lost_total"), metric(&service, "state_unreadable_total")), (0.0, 0.0));
         let (keys, plain) = service.ledger.read_blocking(|reader| Ok((reader.shelf_keys(id)?, reader.snapshots(id)?))).unwrap();
         assert!(!keys.is_empty() && plain.iter().all(|part| !part.key.starts_with('~')));
+        service.close().await;
+    });
+}
+
+#[test]
+fn what_retention_removed_before_it_was_stored_is_told_and_learning_goes_on() {
+    in_system(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let id = "detector.anomaly";
+        let rule = json!({ "id": "latency", "metric": "latency", "method": { "mad": { "window": 200, "min_samples": 30, "rest": 0 } } });
+        let config = json!({ "builtin_rules": false, "rules": [rule] });
+        let clock = ManualClock::at(NOON);
+        // more series than there is time to store each after every value
+        let sources: Vec<String> = (0..60).map(|number| format!("db-{number}")).collect();
+        let calm_and_a_leap = async |service: &Service| {
+            for round in 0..40_u32 {
+                clock.advance(Duration::from_secs(1));
+                let of = |source| SignalRef::metric(Default::default(), source, "latency", 40.0 + f64::from(round % 5));
+                service.append(&sources.iter().map(|source| of(source.as_str())).collect::<Vec<_>>()).await;
+            }
+            service.append(&[SignalRef::metric(Default::default(), "db-0", "latency", 400.0)]).await;
+        };
+        let service = Service::open_by(dir.path(), clock.clone());
+        service.start(id, config.clone());
+        calm_and_a_leap(&service).await;
+        assert_eq!(outline(&service.until(1).await), [(Transition::Firing, 1)]);
+        let read = service.ledger.signals().head();
+        service.close().await;
+
+        // longer than signals are kept; retention comes along with whatever is written, once a minute
+        clock.advance(Duration::from_secs(8 * 86_400));
+        let service = Service::open_by(dir.path(), clock.clone());
+        let is_removed = || service.ledger.signals().next(0, 1).unwrap().first().is_none_or(|entry| entry.first_seq() > read / 2);
+        for _ in 0..100 {
+            if is_removed() {
+                break;
+            }
+            clock.advance(Duration::from_secs(61));
+            service.ledger.write(Priority::Control, |_| Ok(())).await.unwrap();
+        }
+        assert!(is_removed(), "{:?}", service.ledger.signals().next(0, 1));
+        service.start(id, config);
+        calm_and_a_leap(&service).await;
+        // the alert of the week before falls silent, and what came since suffices to find the same again
+        let said = outline(&service.until(3).await);
+        assert_eq!(said[1..], [(Transition::Resolved, 0), (Transition::Firing, 1)]);
+        assert!(service.metric("opspilot_detector_anomaly_read_again_lost_total").unwrap() > 0.0);
+        let says = |health: &Health| {
+            let is_told = |detail: &str| detail.contains("entries of the log that it had not stored yet had been removed");
+            health.report().iter().any(|line| line.id.as_str() == id && is_told(&line.detail))
+        };
+        let told = tokio::time::timeout(Duration::from_secs(60), service.ctx.health.until(says)).await;
+        assert!(told.is_ok(), "{:?}", service.ctx.health.report());
         service.close().await;
     });
 }

@@ -1,5 +1,7 @@
 //! What a replay found, in tables.
 
+use std::time::Duration;
+
 use opspilot_kernel::time::Timestamp;
 
 use super::{Difference, Facts, Side, diff::lead, grouped, many, span};
@@ -81,17 +83,10 @@ fn summary(facts: &Facts, side: &Side) {
 fn about(facts: &Facts) {
     let (Some(from), Some(to)) = (facts.from, facts.to) else { return say("no signals") };
     let length = facts.length();
-    let rate = match length.as_secs() {
-        0 => String::new(),
-        seconds => {
-            let rate = facts.signals.saturating_mul(100) / seconds;
-            format!(", {}.{:02} a second", grouped(rate / 100), rate % 100)
-        }
-    };
-    say(&format!("{} in {} ({} to {}){rate}", many(facts.signals, "signal"), span(length), at(from), at(to)));
+    say(&format!("{} in {} ({} to {}){}", many(facts.signals, "signal"), span(length), at(from), at(to), pace(facts.signals, length)));
     let disorder = facts.disorder;
     if disorder.late > 0 {
-        let by = span(std::time::Duration::from_millis(disorder.latest_ms));
+        let by = span(Duration::from_millis(disorder.latest_ms));
         say(&format!("  {} were late, by up to {by}; --sort puts them in order first", grouped(disorder.late)));
     }
     if disorder.ahead > 0 {
@@ -113,6 +108,18 @@ fn about(facts: &Facts) {
     }
 }
 
+/// How often signals came.
+fn pace(signals: u64, length: Duration) -> String {
+    match length.as_secs() {
+        0 => String::new(),
+        seconds if signals >= seconds => {
+            let rate = signals.saturating_mul(100) / seconds;
+            format!(", {}.{:02} a second", grouped(rate / 100), rate % 100)
+        }
+        _ => format!(", one every {}", span(length / u32::try_from(signals).unwrap_or(u32::MAX).max(1))),
+    }
+}
+
 /// Prints what the second configuration changes.
 pub(crate) fn show_difference(facts: &Facts, difference: &Difference) {
     if !difference.changes.is_empty() {
@@ -126,4 +133,16 @@ pub(crate) fn show_difference(facts: &Facts, difference: &Difference) {
     }
     about(facts);
     say(&difference.said());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_often_is_told_by_the_second_and_what_is_rare_by_its_pause() {
+        let told = |signals, seconds| pace(signals, Duration::from_secs(seconds));
+        assert_eq!((told(1234, 100), told(5, 0)), (", 12.34 a second".to_owned(), String::new()));
+        assert_eq!((told(10_080, 1_728_000), told(0, 60)), (", one every 2m 51s".to_owned(), ", one every 1m".to_owned()));
+    }
 }

@@ -14,7 +14,7 @@ use super::{
     config::{Config, Rule},
     extract::Extractor,
     method::{Judged, Side},
-    say::Alarmed,
+    say::{self, Alarmed},
     select::{Chosen, Compiled, Select, key_of},
     series::{Order, Series},
 };
@@ -206,8 +206,9 @@ impl Feed<'_> {
             self.keep.weigh(chosen.place);
         }
         if let Some(side) = self.is_of_interest(compiled, chosen.key, point.value, &stepped.judged) {
-            let judged = stepped.judged;
-            let alarmed = Alarmed { at: point.at, value: point.value, judged, side, metric: point.metric, unit: point.unit };
+            let expected = say::possible(&stepped.judged, point.metric, point.unit);
+            let judged = Judged { expected, ..stepped.judged };
+            let alarmed = Alarmed::new(point.at, point.value, judged, side, point.metric, point.unit);
             self.observe(compiled, chosen.key, point, alarmed, labels);
         }
     }
@@ -242,7 +243,7 @@ impl Feed<'_> {
         let fingerprint = Fingerprint::from_u64(key);
         let seen = Seen { fingerprint, at: point.at, logged_at: point.logged_at, seq: point.seq, severity: rule.severity };
         let observation = || {
-            let expected = alarmed.judged.expected.filter(|band| band.low.is_finite() && band.high.is_finite());
+            let expected = alarmed.expected.filter(|band| band.low.is_finite() && band.high.is_finite());
             let expected = expected.map(|band| alert::Band { low: plain(band.low), high: plain(band.high) });
             let (source, name) = (point.source.to_owned(), point.metric.to_owned());
             Some(Observation::Metric { at: point.at, source, name, value: plain(point.value), expected })
@@ -295,15 +296,10 @@ fn face(compiled: &Compiled, point: Point<'_>, alarmed: &Alarmed<'_>, sent: BTre
 }
 
 fn title(point: Point<'_>, alarmed: &Alarmed<'_>, labels: &BTreeMap<String, String>) -> String {
-    let side = match alarmed.side {
-        Side::High => "high",
-        Side::Low => "low",
-    };
     let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", cut(&labels.join(","), TITLE_BYTES / 4)) };
-    let expected = alarmed.expected().map_or_else(String::new, |expected| format!(" (expected {expected})"));
     let metric = cut(point.metric, TITLE_BYTES / 2);
-    let text = format!("{metric}{labels} unusually {side}: {}{expected} on {}", alarmed.saw(), point.source);
+    let text = format!("{metric}{labels} {} on {}", alarmed.title(), point.source);
     cut(&text, TITLE_BYTES * 2).to_owned()
 }
 

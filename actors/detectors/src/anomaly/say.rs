@@ -4,7 +4,7 @@ use std::{borrow::Cow, time::Duration};
 
 use opspilot_kernel::time::Timestamp;
 
-use super::method::{Band, Judged, Side};
+use super::method::{Band, Judged, Side, Sign};
 use crate::evidence::cut;
 
 /// A unit is cut at this many bytes.
@@ -15,34 +15,105 @@ const FEW: u64 = 1000;
 /// A value and what is said of it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Alarmed<'a> {
-    pub(super) at: Timestamp,
-    pub(super) value: f64,
-    pub(super) judged: Judged,
-    pub(super) side: Side,
-    pub(super) metric: &'a str,
-    pub(super) unit: &'a str,
+    at: Timestamp,
+    /// The value, or what a counter rose by.
+    value: f64,
+    /// The band is about that, too,
+    judged: Judged,
+    /// and this one about the values as they came.
+    pub(super) expected: Option<Band>,
+    side: Side,
+    metric: &'a str,
+    unit: &'a str,
 }
 
-impl Alarmed<'_> {
+/// The band of expected values without what cannot be: a percentage that was never above 100 is not expected to be.
+pub(super) fn possible(judged: &Judged, metric: &str, unit: &str) -> Option<Band> {
+    let Band { low, high } = judged.expected?;
+    let is_share = told(unit, metric) == "%" && judged.extent.is_some_and(|extent| extent.low >= 0.0 && extent.high <= 100.0);
+    let high = if is_share { high.min(100.0) } else { high };
+    (low <= high).then_some(Band { low, high })
+}
+
+impl<'a> Alarmed<'a> {
+    pub(super) fn new(at: Timestamp, value: f64, judged: Judged, side: Side, metric: &'a str, unit: &'a str) -> Alarmed<'a> {
+        let from = judged.rose_from.unwrap_or(0.0);
+        let expected = judged.expected.map(|band| Band { low: band.low - from, high: band.high - from });
+        Alarmed { at, value: value - from, expected: judged.expected, judged: Judged { expected, ..judged }, side, metric, unit }
+    }
+
+    /// "unusually high: 97 (expected 41–58)".
+    pub(super) fn title(&self) -> String {
+        let expected = self.expected().filter(|_| !self.is_within()).map_or_else(String::new, |expected| format!(" (expected {expected})"));
+        match self.judged.rose_from {
+            None => format!("unusually {}: {}{expected}", self.how(), self.saw()),
+            Some(_) => format!("rose unusually {}: by {}{expected}", self.how(), self.saw()),
+        }
+    }
+
     /// "higher than 99.97 % of the last 14 days; expected 41–58, saw 97".
+    ///
+    /// That a value is higher or lower than others is said where that was compared; where it is unusual for another
+    /// reason, that is said, and how much of the past was less so.
     pub(super) fn unusual(&self) -> String {
+        let past = past(self.at.since(self.judged.since), self.judged.seen);
+        let share = |rank: f64| if rank >= 1.0 { format!("everything in {past}") } else { format!("{} % of {past}", share(rank)) };
         let side = match self.side {
             Side::High => "higher",
             Side::Low => "lower",
         };
-        let past = past(self.at.since(self.judged.since), self.judged.seen);
-        let rank = match self.judged.rank {
-            Some(rank) if rank >= 1.0 => format!("{side} than everything in {past}"),
-            Some(rank) => format!("{side} than {} % of {past}", share(rank)),
-            None => format!("on the whole {side} than in {past}"),
+        let how = match (self.judged.alarm.map(|alarm| alarm.sign), self.judged.rank) {
+            (Some(_), _) if self.is_record() => format!("{side} than everything in {past}"),
+            (Some(Sign::Value), Some(rank)) => format!("{side} than {}", share(rank)),
+            (Some(Sign::Average), _) => format!("on the whole {side} than in {past}"),
+            (Some(_), Some(rank)) => format!("unusually {}, more so than {}", self.how(), share(rank)),
+            (Some(_), None) => format!("unusually {}", self.how()),
+            (None, _) => format!("still {side} than expected"),
         };
+        let saw = if self.judged.rose_from.is_some() { format!("rose by {}", self.saw()) } else { format!("saw {}", self.saw()) };
         match self.expected() {
-            Some(expected) => format!("{rank}; expected {expected}, saw {}", self.saw()),
-            None => format!("{rank}; saw {}", self.saw()),
+            Some(expected) if self.is_within() => format!("{how}; each by itself, values of {expected} are usual, {saw}"),
+            Some(expected) => format!("{how}; expected {expected}, {saw}"),
+            None => format!("{how}; {saw}"),
         }
     }
 
-    /// The value with its unit.
+    /// What is unusual about it; goes on from "unusually".
+    fn how(&self) -> String {
+        let of = match (self.side, self.judged.rose_from) {
+            (Side::High, None) => "high",
+            (Side::Low, None) => "low",
+            (Side::High, Some(_)) => "fast",
+            (Side::Low, Some(_)) => "slowly",
+        };
+        match (self.judged.alarm.map(|alarm| alarm.sign), self.judged.rose_from) {
+            (Some(Sign::Leap), None) if self.side == Side::High => "steep upwards".to_owned(),
+            (Some(Sign::Leap), None) => "steep downwards".to_owned(),
+            (Some(Sign::Mean(count)), _) => format!("{of} over its last {count} values"),
+            (Some(Sign::Hour), _) => format!("{of} for this hour"),
+            (Some(Sign::Restless(count)), None) => format!("restless over its last {count} values"),
+            (Some(Sign::Restless(count)), Some(_)) => format!("unevenly over its last {count} values"),
+            (Some(Sign::Course(count)), None) => format!("shaped over its last {count} values"),
+            (Some(Sign::Course(count)), Some(_)) => format!("unevenly over its last {count} values"),
+            (Some(Sign::Value | Sign::Level | Sign::Average | Sign::Leap) | None, _) => of.to_owned(),
+        }
+    }
+
+    /// Whether there was no such value before. Of a counter it is not known, as its rises are compared by the time they took.
+    fn is_record(&self) -> bool {
+        let beyond = |extent: Band| match self.side {
+            Side::High => self.value > extent.high,
+            Side::Low => self.value < extent.low,
+        };
+        self.judged.rose_from.is_none() && self.judged.extent.is_some_and(beyond)
+    }
+
+    /// Whether the value by itself would be nothing special.
+    fn is_within(&self) -> bool {
+        self.judged.expected.is_some_and(|band| (band.low..=band.high).contains(&self.value))
+    }
+
+    /// The value with its unit; of a counter, what it rose by.
     pub(super) fn saw(&self) -> String {
         let (factor, unit) = unit(self.unit, self.metric, self.largest());
         format!("{}{unit}", number(self.value / factor, self.step() / factor))
@@ -65,12 +136,16 @@ impl Alarmed<'_> {
         }
     }
 
-    /// What a difference of interest is: the width of what is expected, or how far off the value is if that is less.
+    /// What a difference of interest is: the width of what is expected, or how far beyond it the value is if that is less.
     fn step(&self) -> f64 {
         let Some(Band { low, high }) = self.judged.expected else { return 0.0 };
         let off = (self.value - high).max(low - self.value);
         let width = high - low;
-        let step = if width > 0.0 && width.is_finite() { width.min(off.abs().max(width / 100.0)) } else { off };
+        let step = match width > 0.0 && width.is_finite() {
+            true if off > 0.0 => width.min(off.max(width / 100.0)),
+            true => width,
+            false => off,
+        };
         if step.is_finite() { step.abs() } else { 0.0 }
     }
 
@@ -140,22 +215,26 @@ fn grouped(text: &str) -> String {
     out
 }
 
-/// What to divide by and what to write behind, for numbers as large as `largest`. Where nothing is said, the endings that
-/// Prometheus recommends for names tell.
-fn unit<'a>(unit: &'a str, metric: &str, largest: f64) -> (f64, Cow<'a, str>) {
-    let told = match unit {
+/// What a metric is measured in. Where nothing is said, the endings that Prometheus recommends for names tell.
+fn told<'a>(unit: &'a str, metric: &str) -> &'a str {
+    match unit {
         "" | "1" if metric.ends_with("_bytes") => "bytes",
         "" | "1" if metric.ends_with("_seconds") => "s",
         "" | "1" if metric.ends_with("_ms") || metric.ends_with("_milliseconds") => "ms",
         "" | "1" if metric.ends_with("_percent") => "%",
+        "percent" => "%",
         told => told,
-    };
-    match told {
+    }
+}
+
+/// What to divide by and what to write behind, for numbers as large as `largest`.
+fn unit<'a>(unit: &'a str, metric: &str, largest: f64) -> (f64, Cow<'a, str>) {
+    match told(unit, metric) {
         "" | "1" => (1.0, "".into()),
         "bytes" | "byte" | "By" | "B" => scale(&BYTES, largest),
         "s" | "seconds" | "sec" => scale(&SECONDS, largest),
         "ms" | "milliseconds" => scale(&MILLISECONDS, largest),
-        "%" | "percent" => (1.0, " %".into()),
+        "%" => (1.0, " %".into()),
         other => (1.0, format!(" {}", cut(other, UNIT_BYTES)).into()),
     }
 }
@@ -180,31 +259,89 @@ fn scale<'a>(scales: &[Scale], largest: f64) -> (f64, Cow<'a, str>) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::method::Alarm, *};
 
-    fn alarmed(value: f64, band: Option<(f64, f64)>, rank: Option<f64>, days: i64, seen: u64) -> Alarmed<'static> {
-        let at = Timestamp::from_millis(1_795_348_800_000);
-        let since = Timestamp::from_millis(at.millis() - days * 86_400_000);
+    const AT: i64 = 1_795_348_800_000;
+
+    fn judged(band: Option<(f64, f64)>, sign: Option<Sign>, rank: Option<f64>, days: i64, seen: u64) -> Judged {
         let expected = band.map(|(low, high)| Band { low, high });
-        let side = if band.is_some_and(|(low, _)| value < low) { Side::Low } else { Side::High };
-        Alarmed { at, value, judged: Judged { alarm: None, expected, rank, seen, since }, side, metric: "latency", unit: "" }
+        let alarm = sign.map(|sign| Alarm { side: Side::High, score: 2.0, sign });
+        let since = Timestamp::from_millis(AT - days * 86_400_000);
+        Judged { alarm, expected, rank, seen, since, extent: None, rose_from: None }
+    }
+
+    fn alarmed(value: f64, judged: Judged) -> Alarmed<'static> {
+        let side = if judged.expected.is_some_and(|band| value < band.low) { Side::Low } else { Side::High };
+        Alarmed::new(Timestamp::from_millis(AT), value, judged, side, "latency", "")
     }
 
     #[test]
     fn it_says_how_unusual_a_value_is_and_how_short_the_past_is() {
-        let said = |value, band, rank, days, seen| alarmed(value, Some(band), rank, days, seen).unusual();
-        assert_eq!(said(97.0, (41.2, 57.9), Some(0.9997), 14, 20_000), "higher than 99.97 % of the last 14 days; expected 41–58, saw 97");
-        assert_eq!(said(0.5, (41.2, 57.9), Some(0.95), 14, 20_000), "lower than 95 % of the last 14 days; expected 41–58, saw 0");
+        let band = Some((41.2, 57.9));
+        let said = |value, band, sign, rank, days, seen| alarmed(value, judged(band, Some(sign), rank, days, seen)).unusual();
         assert_eq!(
-            said(97.0, (41.2, 57.9), Some(1.0), 1, 120),
+            said(97.0, band, Sign::Value, Some(0.9997), 14, 20_000),
+            "higher than 99.97 % of the last 14 days; expected 41–58, saw 97"
+        );
+        assert_eq!(said(0.5, band, Sign::Value, Some(0.95), 14, 20_000), "lower than 95 % of the last 14 days; expected 41–58, saw 0");
+        assert_eq!(
+            said(97.0, band, Sign::Value, Some(1.0), 1, 120),
             "higher than everything in the last 24 hours (no more than 120 values so far); expected 41–58, saw 97"
         );
         assert_eq!(
-            said(-3.0, (-1.0, 1.0), None, 0, 12_000),
+            said(-3.0, Some((-1.0, 1.0)), Sign::Average, None, 0, 12_000),
             "on the whole lower than in the 12,000 values before; expected -1 to 1, saw -3"
         );
-        let bare = alarmed(97.0, None, Some(0.5), 3, 5000);
-        assert_eq!(bare.unusual(), "higher than 50 % of the last 3 days; saw 97");
+        assert_eq!(said(97.0, None, Sign::Value, Some(0.5), 3, 5000), "higher than 50 % of the last 3 days; saw 97");
+        assert_eq!(alarmed(97.0, judged(band, None, None, 3, 5000)).unusual(), "still higher than expected; expected 41–58, saw 97");
+    }
+
+    #[test]
+    fn what_is_unusual_for_another_reason_than_its_size_is_not_said_to_be_higher_than_everything() {
+        let said = |value: f64, sign, rank, extent: Option<(f64, f64)>| {
+            let extent = extent.map(|(low, high)| Band { low, high });
+            let alarmed = alarmed(value, Judged { extent, ..judged(Some((41.2, 57.9)), Some(sign), Some(rank), 14, 20_000) });
+            format!("{} | {}", alarmed.title(), alarmed.unusual())
+        };
+        assert_eq!(
+            said(97.0, Sign::Hour, 0.9997, Some((3.0, 100.0))),
+            "unusually high for this hour: 97 (expected 41–58) | unusually high for this hour, more so than 99.97 % of the last 14 days; expected 41–58, saw 97"
+        );
+        assert_eq!(
+            said(50.0, Sign::Mean(24), 1.0, Some((3.0, 100.0))),
+            "unusually high over its last 24 values: 50 | unusually high over its last 24 values, more so than everything in the last 14 days; each by itself, values of 41–58 are usual, saw 50"
+        );
+        assert_eq!(
+            said(97.0, Sign::Leap, 1.0, Some((3.0, 96.0))),
+            "unusually steep upwards: 97 (expected 41–58) | higher than everything in the last 14 days; expected 41–58, saw 97"
+        );
+        for (sign, how) in [(Sign::Restless(24), "restless over its last 24 values"), (Sign::Course(96), "shaped over its last 96 values")]
+        {
+            assert!(
+                said(50.0, sign, 1.0, None).starts_with(&format!("unusually {how}: 50 | unusually {how}, more so than everything in "))
+            );
+        }
+    }
+
+    #[test]
+    fn of_a_counter_it_is_said_what_it_rose_by() {
+        let judged = judged(Some((1010.0, 1050.0)), Some(Sign::Level), Some(1.0), 14, 20_000);
+        let extent = Some(Band { low: 0.0, high: 60.0 });
+        let alarmed = alarmed(1467.0, Judged { rose_from: Some(1000.0), extent, ..judged });
+        assert_eq!(alarmed.title(), "rose unusually fast: by 467 (expected 10–50)");
+        assert_eq!(alarmed.unusual(), "unusually fast, more so than everything in the last 14 days; expected 10–50, rose by 467");
+    }
+
+    #[test]
+    fn a_percentage_that_was_never_above_100_is_not_expected_to_be() {
+        let band = |unit: &str, high| {
+            let extent = Some(Band { low: 2.0, high });
+            let judged = Judged { extent, ..judged(Some((60.0, 117.0)), Some(Sign::Level), None, 14, 20_000) };
+            possible(&judged, "disk", unit).map(|band| band.high)
+        };
+        assert_eq!(band("%", 98.0), Some(100.0));
+        assert_eq!(band("percent", 250.0), Some(117.0), "of several processors");
+        assert_eq!(band("ms", 98.0), Some(117.0));
     }
 
     #[test]
@@ -235,7 +372,7 @@ mod tests {
     #[test]
     fn units_are_told_or_follow_from_the_name() {
         let said = |unit, metric, value, band| {
-            let alarmed = Alarmed { unit, metric, ..alarmed(value, Some(band), None, 1, 5000) };
+            let alarmed = Alarmed { unit, metric, ..alarmed(value, judged(Some(band), None, None, 1, 5000)) };
             format!("{} {}", alarmed.expected().unwrap(), alarmed.saw())
         };
         assert_eq!(said("", "heap_bytes", 3_221_225_472.0, (1_073_741_824.0, 1_610_612_736.0)), "1–1.5 GiB 3 GiB");
@@ -252,8 +389,10 @@ mod tests {
         #[test]
         fn h6_whatever_the_numbers_are_something_short_is_said(
             value in proptest::num::f64::NORMAL, low in proptest::num::f64::ANY, high in proptest::num::f64::ANY, rank in proptest::num::f64::ANY, days in -40_000..40_000_i64,
+            from in proptest::option::of(proptest::num::f64::NORMAL),
         ) {
-            let said = alarmed(value, Some((low, high)), Some(rank), days, 3).unusual();
+            let judged = Judged { rose_from: from, ..judged(Some((low, high)), Some(Sign::Value), Some(rank), days, 3) };
+            let said = alarmed(value, judged).unusual();
             proptest::prop_assert!(said.len() < 400, "{}", said);
         }
     }

@@ -9,10 +9,12 @@ use opspilot_kernel::{
     config::{ModuleConfig, Problem, Secret, Span},
     matcher::Matcher,
     signal::Severity,
+    time::Timestamp,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::schedule::{Schedule, Zone};
 use crate::rules;
 
 /// More would make every ping search longer than it need be.
@@ -44,9 +46,16 @@ pub struct Heartbeat {
     /// and `_ - . ~`, such as a UUID. Without one, only `on_alert` and `on_signal` feed the heartbeat.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<Secret>,
-    /// How often it gives sign of life.
-    pub period: Span,
-    /// How late it may be. By default half the period, at most an hour.
+    /// How often it gives sign of life: so long after its last one the next is expected. This, or a `schedule`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub period: Option<Span>,
+    /// When it gives sign of life, as in a crontab: `30 3 * * MON-FRI`. After each, one is expected at the next of these times.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
+    /// By the clocks of which time zone the schedule goes, such as `Europe/Berlin`; by default UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timezone: Option<Zone>,
+    /// How late it may be. By default half the period, or of a schedule half its shortest pause, at most an hour.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grace: Option<Span>,
     /// How long a run may take that is announced by `/start`; by default the grace.
@@ -87,7 +96,9 @@ impl Heartbeat {
         Heartbeat {
             id: id.into(),
             key: None,
-            period,
+            period: Some(period),
+            schedule: None,
+            timezone: None,
             grace: None,
             max_run: None,
             severity: default_severity(),
@@ -107,7 +118,16 @@ impl Heartbeat {
 
     /// How late it may be.
     pub fn grace(&self) -> Duration {
-        self.grace.map_or_else(|| (self.period.0 / 2).min(GRACE), |grace| grace.0)
+        let usual = self.schedule.as_ref().map(Schedule::pause).or(self.period.map(|period| period.0));
+        self.grace.map_or_else(|| usual.map_or(GRACE, |usual| (usual / 2).min(GRACE)), |grace| grace.0)
+    }
+
+    /// When the next sign of life is expected after one at `last`.
+    pub fn expected(&self, last: Timestamp) -> Timestamp {
+        let by_schedule =
+            self.schedule.as_ref().and_then(|schedule| schedule.next(last, self.timezone.as_ref().unwrap_or(&Zone::default())));
+        // one with neither is refused by the check
+        by_schedule.unwrap_or_else(|| last.after(self.period.map_or(YEAR, |period| period.0)))
     }
 
     pub(crate) fn max_run(&self) -> Duration {
@@ -116,11 +136,22 @@ impl Heartbeat {
 
     fn problems(&self, at: &str, problems: &mut Vec<Problem>) {
         let year = Span(YEAR);
-        let spans = [("period", Some(self.period)), ("grace", self.grace), ("max_run", self.max_run)];
+        let spans = [("period", self.period), ("grace", self.grace), ("max_run", self.max_run)];
         for (key, span) in spans.into_iter().filter_map(|(key, span)| Some((key, span?))) {
             if span < Span::seconds(1) || span > year {
                 problems.push(Problem::at(format!("{at}/{key}"), "must be from 1s to 366d").suggest("1h"));
             }
+        }
+        match (&self.period, &self.schedule) {
+            (None, None) => {
+                let problem = Problem::at(at, format!("it is not said when '{}' gives sign of life", self.id));
+                problems.push(problem.suggest("period: 24h, or schedule: '30 3 * * *' with a timezone"));
+            }
+            (Some(_), Some(_)) => problems.push(Problem::at(format!("{at}/schedule"), "a heartbeat has a period or a schedule, not both")),
+            (Some(_), None) if self.timezone.is_some() => {
+                problems.push(Problem::at(format!("{at}/timezone"), "only a schedule goes by the clocks of a time zone"));
+            }
+            _ => {}
         }
         match &self.key {
             Some(key) if !is_key(key.expose()) => {
@@ -172,12 +203,18 @@ mod tests {
         let config: Config = serde_json::from_value(serde_json::json!({ "heartbeats": [
             { "id": "backup", "key": "1f6dcb0e-30e7-47ab-a362-6f1b4b5c6f2c", "period": "24h" },
             { "id": "watchdog", "period": "1m", "on_alert": ["alertname=\"Watchdog\""] },
+            { "id": "nightly", "key": "another-secret-key", "schedule": "30 3 * * *", "timezone": "Europe/Berlin" },
+            { "id": "often", "key": "still-another-secret", "schedule": "*/10 * * * *" },
         ] }))
         .unwrap();
         assert_eq!(config.validate(), []);
-        let [backup, watchdog] = &config.heartbeats[..] else { panic!() };
+        let [backup, watchdog, nightly, often] = &config.heartbeats[..] else { panic!() };
         assert_eq!((backup.grace(), backup.max_run(), backup.source()), (GRACE, GRACE, "backup"));
         assert_eq!((watchdog.grace(), watchdog.severity), (Duration::from_secs(30), Severity::Error));
+        assert_eq!((nightly.grace(), often.grace()), (GRACE, Duration::from_secs(300)));
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        assert_eq!(nightly.expected(at("2026-11-22T12:00:00Z")), at("2026-11-23T02:30:00Z"));
+        assert_eq!(backup.expected(at("2026-11-22T12:00:00Z")), at("2026-11-23T12:00:00Z"));
         let written = serde_json::to_string(&config).unwrap();
         assert!(!written.contains("1f6dcb0e") && !format!("{config:?}").contains("1f6dcb0e"), "{written}");
     }
@@ -190,6 +227,9 @@ mod tests {
             { "id": "b", "period": "1m", "labels": { "source": "x" } },
             { "id": "c", "period": "1m", "key": "hunter2-hunter2-a" },
             { "id": "d", "period": "1m", "key": "hunter2-hunter2-a" },
+            { "id": "e", "key": "hunter2-hunter2-e" },
+            { "id": "f", "key": "hunter2-hunter2-f", "period": "1m", "schedule": "0 3 * * *" },
+            { "id": "g", "key": "hunter2-hunter2-g", "period": "1m", "timezone": "Europe/Berlin" },
         ] }))
         .unwrap();
         let problems = config.validate();
@@ -205,6 +245,9 @@ mod tests {
             "/heartbeats/2",
             "/heartbeats/2/labels/source",
             "/heartbeats/4/key",
+            "/heartbeats/5",
+            "/heartbeats/6/schedule",
+            "/heartbeats/7/timezone",
         ];
         assert_eq!(pointers, expected, "{problems:#?}");
         assert!(!format!("{problems:?}").contains("hunter2"));

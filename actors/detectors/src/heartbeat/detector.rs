@@ -14,10 +14,9 @@ use opspilot_kernel::{
 };
 
 use super::{
-    beat::{self, Beat, Down, Run, Standing, Why},
+    beat::{self, Beat, Down, Standing, Why},
     config::{Config, Heartbeat},
     ping::{Ping, What, body_of},
-    words::spoken,
 };
 use crate::{
     counts::Counts,
@@ -26,6 +25,7 @@ use crate::{
     evidence::{LINE_BYTES, cut},
     state::Change,
     template::{DESCRIPTION_BYTES, TITLE_BYTES},
+    words::spoken,
 };
 
 /// While there are heartbeats, the log has an entry at least this often.
@@ -66,6 +66,19 @@ struct Watched {
     /// Nothing until the first entry of the log after it was configured.
     beat: Option<Beat>,
     entered: Option<Timestamp>,
+}
+
+/// How a heartbeat stands.
+#[derive(Debug, Clone, Copy)]
+pub struct Stands<'a> {
+    /// Which one.
+    pub heartbeat: &'a Heartbeat,
+    /// How.
+    pub standing: Standing,
+    /// When its last ping came that was one of success or failure.
+    pub last: Option<Timestamp>,
+    /// When its next one is expected, if it is watched.
+    pub expected: Option<Timestamp>,
 }
 
 impl Watched {
@@ -114,12 +127,20 @@ impl Detector {
         }
     }
 
-    /// Every heartbeat's name, how it stands at `now`, and when its last ping came.
-    pub fn standings(&self, now: Timestamp) -> impl Iterator<Item = (&Heartbeat, Standing, Option<Timestamp>)> {
-        self.watched.iter().map(move |watched| match &watched.beat {
-            Some(beat) => (&watched.heartbeat, beat.standing(&watched.heartbeat, now), beat.last),
-            None if watched.heartbeat.paused => (&watched.heartbeat, Standing::Paused, None),
-            None => (&watched.heartbeat, Standing::New, None),
+    /// How every heartbeat stands at `now`.
+    pub fn standings(&self, now: Timestamp) -> impl Iterator<Item = Stands<'_>> {
+        self.watched.iter().map(move |watched| {
+            let heartbeat = &watched.heartbeat;
+            match &watched.beat {
+                Some(beat) => Stands {
+                    heartbeat,
+                    standing: beat.standing(heartbeat, now),
+                    last: beat.last,
+                    expected: Some(beat.expected(heartbeat)).filter(|_| !beat.paused),
+                },
+                None if heartbeat.paused => Stands { heartbeat, standing: Standing::Paused, last: None, expected: None },
+                None => Stands { heartbeat, standing: Standing::New, last: None, expected: None },
+            }
         })
     }
 
@@ -229,7 +250,7 @@ impl Detector {
             let moment = Moment { seq, at: block.received_at };
             if let Some(ping) = Ping::of(&signal) {
                 match self.by_id.get(ping.heartbeat) {
-                    Some(index) => self.hear(*index, ping.what, &signal, moment, out),
+                    Some(index) => self.hear(*index, (ping.what, ping.run), &signal, moment, out),
                     None => self.counts.ignored += 1,
                 }
             }
@@ -255,30 +276,34 @@ impl Detector {
         let concerned: Vec<usize> = fed.iter().filter(matches).copied().collect();
         let what = if is_alert && signal.state == AlertState::Resolved { What::Fail(None) } else { What::Success };
         for index in concerned {
-            self.hear(index, what, signal, moment, out);
+            self.hear(index, (what, None), signal, moment, out);
         }
     }
 
     /// A heartbeat gave sign of life.
-    fn hear(&mut self, index: usize, what: What, signal: &SignalRef<'_>, moment: Moment, out: &mut Vec<AlertRecord>) {
+    fn hear(
+        &mut self,
+        index: usize,
+        (what, run): (What, Option<&str>),
+        signal: &SignalRef<'_>,
+        moment: Moment,
+        out: &mut Vec<AlertRecord>,
+    ) {
         self.counts.matched += 1;
-        let now = moment.at;
         match what {
             What::Log => {}
-            What::Start => {
-                self.change(index, |_, beat| beat.run = Some(Run { at: now, counted_from: now }).filter(|_| !beat.paused));
-            }
-            What::Success => self.succeed(index, signal.at, moment, out),
-            What::Fail(code) => self.fail(index, code, signal, moment, out),
+            What::Start => drop(self.change(index, |_, beat| beat.begins(run, moment.at))),
+            What::Success => self.succeed(index, run, signal.at, moment, out),
+            What::Fail(code) => self.fail(index, (code, run), signal, moment, out),
         }
     }
 
-    fn succeed(&mut self, index: usize, at: Timestamp, moment: Moment, out: &mut Vec<AlertRecord>) {
+    fn succeed(&mut self, index: usize, run: Option<&str>, at: Timestamp, moment: Moment, out: &mut Vec<AlertRecord>) {
         let now = moment.at;
-        let before = self.change(index, |_, beat| {
-            let (run, down, last) = (beat.run.take(), beat.down.take(), beat.last.replace(now));
+        let before = self.change(index, |heartbeat, beat| {
+            let (run, last) = (beat.ends(run), beat.last.replace(now));
             beat.counted_from = now;
-            (run, down, last)
+            (run, beat.recovers(heartbeat, now), last)
         });
         let (Some((run, Some(down), last)), Some(watched)) = (before, self.watched.get(index)) else { return };
         let mut why = format!("a ping came at {now}");
@@ -292,10 +317,17 @@ impl Detector {
         self.episodes.resolve_because(fingerprint, ResolvedBy::Clear, &why, at, moment, out);
     }
 
-    fn fail(&mut self, index: usize, code: Option<u8>, signal: &SignalRef<'_>, moment: Moment, out: &mut Vec<AlertRecord>) {
+    fn fail(
+        &mut self,
+        index: usize,
+        (code, run): (Option<u8>, Option<&str>),
+        signal: &SignalRef<'_>,
+        moment: Moment,
+        out: &mut Vec<AlertRecord>,
+    ) {
         let now = moment.at;
         let known = self.change(index, |_, beat| {
-            let (run, last) = (beat.run.take(), beat.last.replace(now));
+            let (run, last) = (beat.ends(run), beat.last.replace(now));
             beat.counted_from = now;
             if beat.paused {
                 return None;

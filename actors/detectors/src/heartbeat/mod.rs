@@ -8,12 +8,18 @@
 //! A ping is a signal like any other: see [`Ping`] for its form. So it can be searched, retained and
 //! replayed, and whoever may send signals may send one without knowing the heartbeat's key.
 //!
+//! # Runs
+//!
+//! A run is announced by `start` and ends with the next ping. Runs that overlap bear an id each (Healthchecks' `rid`): a ping
+//! with an id ends that run alone, one without ends all. By a schedule, a run that has begun is the sign of life that was
+//! expected, and has `max_run` to end.
+//!
 //! # When nobody listens
 //!
 //! A ping that comes while the service is away is lost, and its heartbeat is not to blame. While there
 //! are heartbeats the detector asks for a tick every 20 s, so that a hole in the log of more than a
 //! minute means that nobody listened. If a ping may have been due in that hole (it reaches beyond the
-//! period, less the grace) the next one is expected a period and a grace after its end, and a run that
+//! time at which it is expected, less the grace) the next one is expected as if one had come at its end, and a run that
 //! was open has its whole time again. Otherwise the hole changes nothing. Shorter holes are covered by
 //! the grace.
 
@@ -21,15 +27,16 @@ mod beat;
 mod config;
 mod detector;
 mod ping;
+mod schedule;
 #[cfg(test)]
 mod tests;
-mod words;
 
 pub use self::{
     beat::Standing,
     config::{Config, Heartbeat},
-    detector::Detector,
+    detector::{Detector, Stands},
     ping::{Ping, What},
+    schedule::{Schedule, Zone},
 };
 
 /// The module's name.

@@ -46,7 +46,7 @@ impl What {
 }
 
 /// A ping. As a signal it is a log line: its `name` is `ping`; the labels `heartbeat` (the heartbeat's
-/// name), `ping` (`success`, `start`, `fail` or `log`) and, if there is one, `exit_code` say what it is;
+/// name), `ping` (`success`, `start`, `fail` or `log`) and, if there is one, `exit_code` and `run` say what it is;
 /// its message is that in words and, from the second line on, what came with it. Nowhere in it is the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ping<'a> {
@@ -54,11 +54,18 @@ pub struct Ping<'a> {
     pub heartbeat: &'a str,
     /// What it says.
     pub what: What,
+    /// Of which run, where runs overlap.
+    pub run: Option<&'a str>,
 }
 
 impl<'a> Ping<'a> {
     /// How much of a body is kept.
     pub const BODY_BYTES: usize = BODY_BYTES;
+
+    /// Whether a run can be called so: a UUID, or whatever else has 1 to 64 letters, digits, `-` and `_`.
+    pub fn is_run(text: &str) -> bool {
+        (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    }
 
     /// Makes the signal and hands it to `take`; `body` is what came with it, `source` whose heartbeat it is.
     pub fn signal(&self, at: Timestamp, source: &str, body: &str, take: impl FnOnce(&SignalRef<'_>)) {
@@ -70,6 +77,7 @@ impl<'a> Ping<'a> {
         if !code.is_empty() {
             labels.push(("exit_code", &code));
         }
+        labels.extend(self.run.map(|run| ("run", run)));
         let mut message = match self.what {
             What::Success => format!("ping from {}", self.heartbeat),
             What::Start => format!("{} started", self.heartbeat),
@@ -98,7 +106,8 @@ impl<'a> Ping<'a> {
             "log" => What::Log,
             _ => return None,
         };
-        Some(Ping { heartbeat: signal.labels.get("heartbeat")?, what })
+        let run = signal.labels.get("run").filter(|run| Ping::is_run(run));
+        Some(Ping { heartbeat: signal.labels.get("heartbeat")?, what, run })
     }
 }
 
@@ -115,7 +124,7 @@ mod tests {
     fn a_ping_is_a_log_line_that_can_be_told_for_one() {
         let at = Timestamp::from_millis(1_795_348_800_000);
         for what in [What::Success, What::Start, What::Fail(None), What::Fail(Some(3)), What::Log] {
-            let ping = Ping { heartbeat: "backup", what };
+            let ping = Ping { heartbeat: "backup", what, run: matches!(what, What::Start | What::Fail(None)).then_some("r-1") };
             let mut seen = 0;
             ping.signal(at, "db-1", "dumped 3 tables\n", |signal| {
                 assert_eq!(Ping::of(signal), Some(ping));

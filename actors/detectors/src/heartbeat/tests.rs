@@ -21,9 +21,11 @@ fn detector(heartbeats: Vec<Heartbeat>) -> Detector {
     Detector::new(Config { heartbeats })
 }
 
+/// A ping; `backup#r1` is of the run `r1`.
 fn ping_from(heartbeat: &str, at: i64, what: What, body: &str) -> Step {
     let mut owned = None;
-    Ping { heartbeat, what }.signal(ms(at), heartbeat, body, |signal| {
+    let (heartbeat, run) = heartbeat.split_once('#').map_or((heartbeat, None), |(heartbeat, run)| (heartbeat, Some(run)));
+    Ping { heartbeat, what, run }.signal(ms(at), heartbeat, body, |signal| {
         owned = Some(Owned {
             name: signal.name.to_owned(),
             severity: signal.severity,
@@ -124,6 +126,65 @@ fn a_run_that_does_not_end_is_late_though_the_next_ping_is_not_due() {
 }
 
 #[test]
+fn by_a_schedule_the_next_time_is_what_counts_and_a_run_that_began_is_in_time() {
+    let hour = 60 * MINUTE;
+    // the log begins at noon of a Sunday, UTC
+    assert_eq!(ms(0).to_string(), "2026-11-22T12:00:00.000Z");
+    let nightly = |max_run: Option<Span>| Heartbeat {
+        period: None,
+        schedule: Some("0 3 * * *".parse().unwrap()),
+        timezone: Some("Europe/Berlin".parse().unwrap()),
+        grace: Some(Span::seconds(1800)),
+        max_run,
+        ..backup()
+    };
+    // 3:00 in Berlin is 2:00, fourteen hours later; before that nothing is expected, however long ago the last one was
+    let records = said(vec![nightly(None)], vec![ping(0, What::Success), ping(16 * hour, What::Success)], 17 * hour, &[]);
+    assert_eq!(outline(&records), ["52200000 firing 1 backup backup", "57600000 resolved clear backup backup"]);
+    assert_eq!(
+        records[0].title,
+        "no ping from backup for 14 h 30 min (expected at 2026-11-23T02:00:00.000Z by 0 3 * * * Europe/Berlin, 30 min grace)"
+    );
+    let nights = |late: i64| (0..5).map(|night| ping((14 + 24 * night) * hour + late, What::Success)).collect::<Vec<Step>>();
+    assert_eq!(said(vec![nightly(None)], nights(29 * MINUTE), 5 * 24 * hour, &[]), []);
+    // one that is missed each night is told of each night
+    let records = said(vec![nightly(None)], vec![], 48 * hour, &[]);
+    assert_eq!(outline(&records), ["52200000 firing 1 backup backup", "138600000 firing 1 backup backup"]);
+    // a run that began in time may take its time, and not more
+    let began = |max_run| said(vec![nightly(Some(Span::seconds(max_run)))], vec![ping(14 * hour + MINUTE, What::Start)], 20 * hour, &[]);
+    assert_eq!(began(6 * 3600), []);
+    let late = began(2 * 3600);
+    assert_eq!(late[0].title, "backup has been running for 2 h (2 h allowed)");
+    // who was away at that time waits for the next
+    assert_eq!(said(vec![nightly(None)], vec![ping(0, What::Success)], 37 * hour, &[(13 * hour + 45 * MINUTE, 15 * hour)]), []);
+}
+
+#[test]
+fn runs_that_overlap_are_told_apart_by_their_ids() {
+    let job = || Heartbeat { max_run: Some(Span::seconds(100)), ..Heartbeat::new("job", Span::seconds(3600)) };
+    let step = |at: i64, run: &str, what| ping_from(&format!("job#{run}"), at, what, "");
+    // the first does not end; that the second does says nothing about it
+    let steps = vec![
+        step(0, "a", What::Start),
+        step(50_000, "b", What::Start),
+        step(90_000, "b", What::Success),
+        step(150_000, "c", What::Start),
+        step(160_000, "c", What::Success),
+        step(200_000, "a", What::Success),
+    ];
+    let records = said(vec![job()], steps.clone(), 5 * MINUTE, &[]);
+    assert_eq!(outline(&records), ["100000 firing 1 job job", "200000 resolved clear job job"]);
+    assert_eq!(records[0].title, "job has been running for 1 min 40 s (1 min 40 s allowed)");
+    assert!(records[1].description.ends_with("the run took 3 min 20 s"), "{}", records[1].description);
+    // a ping that does not say which run it ends, ends all
+    let steps = vec![steps[0].clone(), steps[1].clone(), ping_from("job", 90_000, What::Success, "")];
+    assert_eq!(said(vec![job()], steps, 5 * MINUTE, &[]), []);
+    // more than are followed do no harm
+    let flood = (0..100).map(|n| step(n, &n.to_string(), What::Start)).chain([ping_from("job", 200, What::Success, "")]);
+    assert_eq!(said(vec![job()], flood.collect(), 5 * MINUTE, &[]), []);
+}
+
+#[test]
 fn a_note_changes_nothing() {
     let steps = (0..40).map(|n| ping(n * 10_000, What::Log)).collect();
     assert_eq!(outline(&said(vec![backup()], steps, 7 * MINUTE, &[])), ["360000 firing 1 backup backup"]);
@@ -206,7 +267,7 @@ fn it_asks_for_ticks_only_while_there_is_something_to_wait_for() {
 #[test]
 fn its_standing_can_be_seen() {
     let mut detector = detector(vec![backup(), Heartbeat { paused: true, ..Heartbeat::new("old", Span::seconds(300)) }]);
-    let stands = |detector: &Detector, at| detector.standings(ms(at)).map(|(_, standing, _)| standing).collect::<Vec<_>>();
+    let stands = |detector: &Detector, at| detector.standings(ms(at)).map(|stands| stands.standing).collect::<Vec<_>>();
     let mut feed = |steps: &[Step]| {
         log_of(steps, |_| false).iter().for_each(|entry| detector.consume(entry, &mut Vec::new()));
         stands(
@@ -248,7 +309,7 @@ fn a_reload_keeps_what_is_known_and_ends_what_no_longer_holds() {
     // removed, paused, given more time, fed by something else
     assert_eq!(rule_changed(&reloaded(vec![backup()], &down, vec![], &after)), [ended]);
     assert_eq!(rule_changed(&reloaded(vec![backup()], &down, vec![Heartbeat { paused: true, ..backup() }], &after)), [ended]);
-    let longer = Heartbeat { period: Span::seconds(600), ..backup() };
+    let longer = Heartbeat { period: Some(Span::seconds(600)), ..backup() };
     assert_eq!(rule_changed(&reloaded(vec![backup()], &down, vec![longer], &after)), [ended, "660000 firing 1 backup backup"]);
     let other = Heartbeat { on_alert: vec!["alertname=x".parse().unwrap()], ..backup() };
     assert_eq!(rule_changed(&reloaded(vec![backup()], &down, vec![other], &after)), [ended]);
@@ -266,7 +327,7 @@ fn a_reload_keeps_what_is_known_and_ends_what_no_longer_holds() {
     let records = reloaded(vec![backup()], &running, vec![patient], &lived(vec![], 4 * MINUTE, &[(0, 90_001)]));
     assert_eq!(outline(&records), ["180000 firing 1 backup backup"]);
     // given less time, it is down at once
-    let shorter = Heartbeat { period: Span::seconds(60), ..backup() };
+    let shorter = Heartbeat { period: Some(Span::seconds(60)), ..backup() };
     let up = lived(vec![ping(0, What::Success)], 4 * MINUTE, &[]);
     let records = reloaded(vec![backup()], &up, vec![shorter], &lived(vec![], 5 * MINUTE, &[(0, 4 * MINUTE + 1)]));
     assert_eq!(outline(&records), ["250000 firing 1 backup backup"]);
@@ -297,11 +358,12 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             let who = if what % 2 == 0 { "backup" } else { "fast" };
             match what {
                 0..6 => Step::tick(now),
-                6 | 7 => ping_from(who, now, What::Start, ""),
+                6 => ping_from(if now % 3 == 0 { "fast#r1" } else { "backup" }, now, What::Start, ""),
+                7 => ping_from("fast", now, What::Start, ""),
                 8 => ping_from(who, now, What::Fail(Some(2)), "oops"),
                 9 => Step::alert(now, "prom", "Watchdog", Resolved),
                 10 | 11 => Step::alert(now, "prom", "Watchdog", Firing),
-                _ => ping_from(who, now, What::Success, ""),
+                _ => ping_from(if now % 5 == 0 { "fast#r1" } else { who }, now, What::Success, ""),
             }
         };
         moves.into_iter().map(step).collect()
@@ -311,7 +373,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 fn several() -> Detector {
     let watchdog = Heartbeat { on_alert: vec!["alertname=Watchdog".parse().unwrap()], ..Heartbeat::new("prom", Span::seconds(30)) };
     let still = Heartbeat { paused: true, ..Heartbeat::new("still", Span::seconds(1)) };
-    detector(vec![backup(), Heartbeat { max_run: Some(Span::seconds(7)), ..Heartbeat::new("fast", Span::seconds(10)) }, watchdog, still])
+    let by_schedule = Heartbeat { period: None, schedule: Some("* * * * *".parse().unwrap()), grace: Some(Span::seconds(5)), ..backup() };
+    let by_schedule = Heartbeat { id: "minutely".to_owned(), on_alert: watchdog.on_alert.clone(), ..by_schedule };
+    let fast = Heartbeat { max_run: Some(Span::seconds(7)), ..Heartbeat::new("fast", Span::seconds(10)) };
+    detector(vec![backup(), fast, watchdog, still, by_schedule])
 }
 
 proptest! {
@@ -325,7 +390,7 @@ proptest! {
         let unique: std::collections::BTreeSet<_> = whole.iter().map(|r| (r.alert.as_str(), r.signal_seq, format!("{:?}", r.transition))).collect();
         prop_assert_eq!(unique.len(), whole.len());
         // an alert that is over was firing, and none fires twice at a time
-        for rule in ["backup", "fast", "prom"] {
+        for rule in ["backup", "fast", "prom", "minutely"] {
             let mut open = false;
             for record in whole.iter().filter(|record| record.rule == rule) {
                 prop_assert_eq!(record.transition == Transition::Resolved && !open, false);

@@ -12,6 +12,7 @@ use crate::{
     episodes::Face,
     evidence::cut,
     template::{DESCRIPTION_BYTES, TITLE_BYTES},
+    words::spoken,
 };
 
 /// Of a template in a title, and of an example in a description, this much is enough.
@@ -123,7 +124,7 @@ impl Subject<'_> {
     pub(super) fn burst(&self, (count, usual, spread): (u32, f64, f64), values: &str, line: &str) -> Face {
         let title = format!("Burst in the log: {}", self.short());
         let description = format!(
-            "{} wrote {count} such lines in one minute and goes on; usual are {usual:.1} a minute (standard deviation {spread:.1}).\n{}{values}",
+            "{} wrote {count} such lines in this minute so far; usual are {usual:.1} a minute (standard deviation {spread:.1}).\n{}{values}",
             cut(self.source, EXAMPLE),
             self.example(line)
         );
@@ -133,9 +134,10 @@ impl Subject<'_> {
     pub(super) fn stopped(&self, silent: Duration, usual: f64) -> Face {
         let title = format!("No longer in the log: {}", self.short());
         let description = format!(
-            "{} wrote no such line for {} s, and went on writing others; usually one comes every {usual:.0} s.\nTemplate: {}",
+            "{} wrote no such line for {}, and went on writing others; usually one comes every {}.\nTemplate: {}",
             cut(self.source, EXAMPLE),
-            silent.as_secs(),
+            spoken(silent),
+            spoken(Duration::try_from_secs_f64(usual.round().max(1.0)).unwrap_or_default()),
             cut(self.text, EXAMPLE)
         );
         self.face(Kind::Stopped, title, description)

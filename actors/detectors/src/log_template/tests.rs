@@ -135,7 +135,7 @@ fn a_template_that_came_regularly_and_stays_away_is_told_of_until_it_is_back() {
     steps.push(Step::log(6_700_000, "api", "queue drained 7 jobs"));
     let said = say(detector(vec![rule.clone()]), &steps);
     assert_eq!((said[0].transition, said[0].title.as_str()), (Transition::Firing, "No longer in the log: queue drained <NUM> jobs"));
-    assert!(said[0].description.contains("usually one comes every 60 s"), "{}", said[0].description);
+    assert!(said[0].description.contains("usually one comes every 1 min."), "{}", said[0].description);
     assert_eq!(said.last().unwrap().transition, Transition::Resolved);
     assert!(said.iter().all(|record| record.alert == said[0].alert), "{:?}", outline(&said));
     let all_silent: Vec<Step> = regular.into_iter().chain((0..300).map(|n| Step::tick(3_600_000 + n * 60_000))).collect();

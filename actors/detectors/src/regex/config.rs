@@ -45,7 +45,7 @@ pub struct Rule {
     /// `$$` is a dollar sign. By default the rule's id and the line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
-    /// More for people, with the same names.
+    /// More for people, with the same names; by default the line, unless it is in the title.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub description: String,
     /// How long after an alert fires further matches are only counted. A match after that fires

@@ -120,6 +120,11 @@ impl Compiled {
             Some(template) => template.render(TITLE_BYTES, value),
             None => format!("{}: {}", self.rule.id, cut(signal.message.trim(), LINE_IN_TITLE)),
         };
+        // a title of the rule's own may say nothing of the line
+        let description = match (&self.title, self.rule.description.is_empty()) {
+            (Some(_), true) => cut(signal.message.trim(), DESCRIPTION_BYTES).to_owned(),
+            _ => self.description.render(DESCRIPTION_BYTES, value),
+        };
         let rendered = self.labels.iter().map(|(name, template)| (name.clone(), template.render(TITLE_BYTES, value)));
         let mut labels: BTreeMap<String, String> = rendered.collect();
         labels.insert("alertname".to_owned(), self.rule.id.clone());
@@ -128,7 +133,7 @@ impl Compiled {
             rule: self.rule.id.clone(),
             source: signal.source.to_owned(),
             title,
-            description: self.description.render(DESCRIPTION_BYTES, value),
+            description,
             severity: self.rule.severity,
             labels,
             supports: false,

@@ -14,7 +14,7 @@
 use opspilot_kernel::time::Timestamp;
 
 use super::{
-    Alarm, Band, HIGHEST_SCORE, Judged,
+    Alarm, Band, Extent, HIGHEST_SCORE, Judged, Sign,
     moments::Moments,
     reach::Reach,
     real, sane,
@@ -39,6 +39,7 @@ pub(super) struct Classic {
     /// How far values were from the middle of their window, on average in the long run.
     usual: f64,
     resting: u32,
+    extent: Extent,
     reach: Reach,
 }
 
@@ -143,14 +144,15 @@ impl Classic {
             Method::Ewma(_) => Past::Ewma(Moments::new(window), Average::default()),
             Method::ZScore(_) | Method::Auto(_) => Past::ZScore(Moments::new(window)),
         };
-        Classic { settings, past, usual: 0.0, resting: 0, reach: Reach::new() }
+        Classic { settings, past, usual: 0.0, resting: 0, extent: Extent::NONE, reach: Reach::new() }
     }
 
     pub(super) fn step(&mut self, at: Timestamp, value: f64) -> Judged {
         let window = self.settings.window;
         let seen = self.reach.seen();
         let since = self.reach.since(window, at);
-        let mut judged = Judged { alarm: None, expected: None, rank: None, seen, since };
+        let extent = self.extent.band();
+        let mut judged = Judged { alarm: None, expected: None, rank: None, seen, since, extent, rose_from: None };
         let Some(value) = sane(value) else { return judged };
         let count = self.past.values().len();
         let mut expectation = self.past.expectation();
@@ -164,6 +166,7 @@ impl Classic {
             self.usual += ((value - expectation.middle).abs() - self.usual) * weight;
         }
         self.past.push(value);
+        self.extent.learn(value);
         self.reach.count(window, at);
         judged
     }
@@ -187,7 +190,7 @@ impl Classic {
             let band = Band { low: expectation.low - away, high: expectation.high + away };
             (expectation.distance(value), expectation.scale, band)
         };
-        judged.expected = Some(band);
+        judged.expected = self.extent.possible(band);
         let side = if distance < 0.0 { Side::Low } else { Side::High };
         // over a scale of zero any distance is the highest score, and none is none
         let score = if distance == 0.0 { 0.0 } else { (distance.abs() / scale).min(HIGHEST_SCORE) };
@@ -195,7 +198,8 @@ impl Classic {
             self.resting -= 1;
         } else if score > sensitivity && direction.wants(side) {
             self.resting = rest;
-            judged.alarm = Some(Alarm { side, score });
+            let sign = if matches!(self.past, Past::Ewma(..)) { Sign::Average } else { Sign::Value };
+            judged.alarm = Some(Alarm { side, score, sign });
             if let Past::Ewma(_, average) = &mut self.past {
                 *average = Average::default();
             } else {
@@ -218,6 +222,7 @@ impl Classic {
         to.u32(self.settings.window);
         to.f64(self.usual);
         to.u32(self.resting);
+        self.extent.encode(to);
         self.reach.encode(to);
         match &self.past {
             Past::ZScore(moments) => moments.encode(to),
@@ -241,6 +246,7 @@ impl Classic {
         }
         classic.usual = from.f64()?;
         classic.resting = from.u32()?.min(classic.settings.rest);
+        classic.extent = Extent::decode(from)?;
         classic.reach = Reach::decode(from)?;
         match &mut classic.past {
             Past::ZScore(moments) => *moments = Moments::decode(window, from)?,

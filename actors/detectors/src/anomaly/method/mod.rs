@@ -14,6 +14,7 @@ pub mod settings;
 
 mod auto;
 mod classic;
+mod extent;
 mod moments;
 mod reach;
 mod sorted;
@@ -24,6 +25,7 @@ use opspilot_kernel::time::Timestamp;
 pub use self::settings::{Auto, Direction, Ewma, Method, Side, Window};
 use self::{
     classic::Classic,
+    extent::Extent,
     wire::{Reader, Writer},
 };
 
@@ -33,19 +35,19 @@ pub const FARTHEST: f64 = 1e150;
 pub const HIGHEST_SCORE: f64 = 1e9;
 
 /// The layout of a stored state.
-const LAYOUT: u8 = 1;
+const LAYOUT: u8 = 2;
 
 /// What was said of a value.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Judged {
     /// That it is an anomaly.
     pub alarm: Option<Alarm>,
-    /// The values that would have raised no alarm, as it was known before the value was seen. Not
-    /// there as long as too little is known. `auto` looks for them with an alarm and while it rests
-    /// after one; where no value would have been usual after those before it, they are what 99 of 100
-    /// values kept to.
+    /// The values that would have raised no alarm, as it was known before the value was seen; none
+    /// beyond zero where none ever was. Not there as long as too little is known. `auto` looks for them
+    /// with an alarm and while it rests after one; where no value would have been usual after those
+    /// before it, they are what 99 of 100 values kept to.
     pub expected: Option<Band>,
-    /// Given with an alarm: the share of the remembered past that was less extreme, from 0 to 1. Not
+    /// Given with an alarm: the share of the remembered past that was less unusual, from 0 to 1. Not
     /// there for `ewma`, which judges an average and not the value.
     pub rank: Option<f64>,
     /// How many values were seen before this one.
@@ -53,6 +55,11 @@ pub struct Judged {
     /// How far back the memory goes that it was judged by: never farther than it does, and nearer by
     /// an eighth of it at most.
     pub since: Timestamp,
+    /// The least and the greatest value before this one since it was first heard of; of a counter, what
+    /// it rose by. Not there before the first.
+    pub extent: Option<Band>,
+    /// The series is a counter, and judged is what it rose by since it had this value.
+    pub rose_from: Option<f64>,
 }
 
 /// That a value is an anomaly.
@@ -64,6 +71,29 @@ pub struct Alarm {
     /// absolute deviations (scaled), interquartile ranges; for `auto` the evidence as a multiple of
     /// what suffices. At most [`HIGHEST_SCORE`].
     pub score: f64,
+    /// What about it is unusual most of all.
+    pub sign: Sign,
+}
+
+/// What gives an anomaly away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sign {
+    /// The value, by its distance from what is usual: the rank is the share of values that are less far off.
+    Value,
+    /// The value, beside other evidence: the rank is the share of points with less evidence.
+    Level,
+    /// How far it is from the value before.
+    Leap,
+    /// The mean of so many values, this one the last of them.
+    Mean(u8),
+    /// The average in which older values weigh less and less.
+    Average,
+    /// The value, or a few of them, at this hour of the day or of the week.
+    Hour,
+    /// How far the last so many values are from each other.
+    Restless(u8),
+    /// The course of about the last so many values.
+    Course(u16),
 }
 
 /// A range of values, both ends included.

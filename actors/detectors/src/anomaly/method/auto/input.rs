@@ -41,6 +41,8 @@ pub(super) struct Input {
 pub(super) struct Taken {
     /// What is judged; `None` when a counter starts again.
     pub(super) value: Option<f32>,
+    /// The same in the unit of the series: its value, or what it rose by in a usual interval.
+    pub(super) plain: f64,
     /// All that was learned is of no use any more: it turned out to be a counter, or not to be one.
     pub(super) anew: bool,
     /// The value before it is too long ago to be compared with.
@@ -60,7 +62,7 @@ impl Input {
         (self.last, self.last_at, self.started) = (raw, at, true);
         if first {
             self.origin = raw;
-            return Taken { value: Some(0.0), anew: false, after_gap: true };
+            return Taken { value: Some(0.0), plain: raw, anew: false, after_gap: true };
         }
         let after_gap = self.interval > 0.0 && gap > LONG * self.interval;
         self.learn_interval(gap);
@@ -68,7 +70,7 @@ impl Input {
         let mut value = raw;
         if self.counter {
             if change < 0.0 {
-                return Taken { value: None, anew, after_gap };
+                return Taken { value: None, plain: 0.0, anew, after_gap };
             }
             value = if gap > 0.0 { change * (self.interval / gap) } else { change };
         }
@@ -79,7 +81,12 @@ impl Input {
         if self.unit == 0.0 && away != 0.0 {
             self.unit = away.abs().log2().floor().clamp(-1000.0, 1000.0).exp2().recip();
         }
-        Taken { value: Some(narrow((away * self.unit).clamp(-FARTHEST, FARTHEST))), anew, after_gap }
+        Taken { value: Some(narrow((away * self.unit).clamp(-FARTHEST, FARTHEST))), plain: value, anew, after_gap }
+    }
+
+    /// The value before the next one, from which a counter rises.
+    pub(super) fn rises_from(&self) -> Option<f64> {
+        self.counter.then_some(self.last)
     }
 
     /// What a value would have had to be, `at` that time, to be judged as `taken`.

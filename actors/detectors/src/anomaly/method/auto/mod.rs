@@ -30,13 +30,16 @@ use self::{
     views::{CHANGE, DAY, LEVEL, LONG, LONGER, ROUGH, Recent, SHORT, VIEWS, Views, WEEK},
 };
 use super::{
-    Alarm, Band, Judged, sane,
+    Alarm, Band, Extent, Judged, Sign, sane,
     settings::{self, Direction, Side},
     wire::{Reader, Writer},
 };
 
 /// Views that see the same things.
 const ALIKE: [&[usize]; 5] = [&[LEVEL, DAY, ROUGH], &[CHANGE], &[SHORT, WEEK], &[LONG], &[LONGER]];
+/// What each view is called.
+const SIGNS: [Sign; VIEWS] =
+    [Sign::Level, Sign::Leap, Sign::Mean(6), Sign::Mean(24), Sign::Mean(96), Sign::Hour, Sign::Hour, Sign::Restless(24)];
 /// Powers of ten that are nothing special.
 const USUAL: f32 = 1.0;
 /// Powers of ten beyond those that count at most.
@@ -82,6 +85,7 @@ pub(super) struct Auto {
 struct Learned {
     count: u64,
     since: Timestamp,
+    extent: Extent,
     recent: Recent,
     middles: [Middle; 3],
     hours: Hours,
@@ -103,6 +107,7 @@ impl Learned {
         Learned {
             count: 0,
             since: at,
+            extent: Extent::NONE,
             recent: Recent::at(value),
             middles: Default::default(),
             hours: Hours::default(),
@@ -128,6 +133,14 @@ impl Learned {
     fn evidence(&self, rarities: &[f32; VIEWS]) -> f32 {
         let rarest = |alike: &&[usize]| alike.iter().filter_map(|view| rarities.get(*view)).copied().fold(0.0, f32::max);
         ALIKE.iter().map(rarest).sum::<f32>() + self.shaped[0].max(self.shaped[1])
+    }
+
+    /// What the most evidence comes from.
+    fn sign(&self, rarities: &[f32; VIEWS]) -> Sign {
+        let views = SIGNS.into_iter().zip(rarities.iter().copied());
+        let shapes = self.shapes.iter().map(|shape| Sign::Course(shape.values())).zip(self.shaped);
+        // of equal ones the first, which is said the shortest
+        views.chain(shapes).fold((Sign::Level, 0.0), |most, one| if one.1 > most.1 { one } else { most }).0
     }
 
     fn look_at_shapes(&mut self, value: f32) {
@@ -175,7 +188,8 @@ impl Auto {
 
     pub(super) fn step(&mut self, at: Timestamp, value: f64) -> Judged {
         let seen = self.seen;
-        let mut judged = Judged { alarm: None, expected: None, rank: None, seen, since: self.learned.since };
+        let since = self.learned.since;
+        let mut judged = Judged { alarm: None, expected: None, rank: None, seen, since, extent: None, rose_from: None };
         let Some(raw) = sane(value) else { return judged };
         let before = (seen > 0).then(|| self.input.clone());
         let taken = self.input.take(at, raw);
@@ -185,6 +199,7 @@ impl Auto {
             self.learned = Learned::new(at, value);
             judged.since = at;
         }
+        judged.extent = self.learned.extent.band();
         let hour = at.millis() / HOUR;
         let usual = self.learned.hours.look_up(hour);
         let mut views = self.learned.recent.views(value, &self.learned.middles, usual, taken.after_gap);
@@ -201,19 +216,27 @@ impl Auto {
         if rests || evidence > 0.0 {
             let enough = self.enough();
             let found = !rests && evidence >= enough;
-            if known && (found || rests) {
-                judged.expected = before.and_then(|before| self.band(&before, at, usual, taken.after_gap, enough));
+            if let Some(before) = before.filter(|_| known && (found || rests)) {
+                judged.expected = self.band(&before, at, usual, taken.after_gap, enough);
+                // what became a counter just now was not judged as one before
+                judged.rose_from = self.input.rises_from().and(before.rises_from());
             }
             if found {
-                let side = side(&views, &rarities);
+                let side = match judged.expected {
+                    Some(band) if raw > band.high => Side::High,
+                    Some(band) if raw < band.low => Side::Low,
+                    _ => side(&views, &rarities),
+                };
                 if known && self.direction.wants(side) {
-                    judged.alarm = Some(Alarm { side, score: f64::from(evidence / enough) });
+                    let sign = self.learned.sign(&rarities);
+                    judged.alarm = Some(Alarm { side, score: f64::from(evidence / enough), sign });
                     judged.rank = Some(self.learned.evidence.rank(evidence));
                 }
                 self.resting = REST;
                 self.raised += MORE;
             }
         }
+        self.learned.extent.learn(taken.plain);
         self.learned.learn(hour, value, usual, &views, evidence);
         judged
     }
@@ -241,7 +264,7 @@ impl Auto {
         let back = |value: f32| self.input.give_back(before, at, value);
         if enough_for(middle) {
             // nothing would have been usual after what came before: what is in 99 of 100 points
-            return Some(Band { low: back(middle - edge), high: back(middle + edge) });
+            return self.possible(Band { low: back(middle - edge), high: back(middle + edge) });
         }
         let reach = |sign: f32| {
             let (mut inside, mut step) = (middle, edge.max(f32::MIN_POSITIVE));
@@ -260,7 +283,12 @@ impl Auto {
             }
             back(inside)
         };
-        Some(Band { low: reach(-1.0), high: reach(1.0) })
+        self.possible(Band { low: reach(-1.0), high: reach(1.0) })
+    }
+
+    /// A band without what cannot be; that of a counter is about its value, and begins where it stood.
+    fn possible(&self, band: Band) -> Option<Band> {
+        if self.input.rises_from().is_some() { Some(band) } else { self.learned.extent.possible(band) }
     }
 
     pub(super) fn heap(&self) -> usize {
@@ -280,6 +308,7 @@ impl Auto {
         to.f32(self.raised);
         to.u64(learned.count);
         to.i64(learned.since.millis());
+        learned.extent.encode(to);
         learned.recent.encode(to);
         learned.middles.iter().for_each(|middle| middle.encode(to));
         learned.hours.encode(to);
@@ -300,6 +329,7 @@ impl Auto {
         let learned = &mut auto.learned;
         learned.count = from.u64()?;
         learned.since = Timestamp::from_millis(from.i64()?);
+        learned.extent = Extent::decode(from)?;
         learned.recent = Recent::decode(from)?;
         for middle in &mut learned.middles {
             *middle = Middle::decode(from)?;

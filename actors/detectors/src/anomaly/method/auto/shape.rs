@@ -28,6 +28,12 @@ impl Shape {
         Shape { means: Vec::new(), sum: 0.0, count: 0, per, length, most, near: 0 }
     }
 
+    /// How many values a shape is of.
+    pub(super) fn values(&self) -> u16 {
+        let length = u32::try_from(self.length).unwrap_or(u32::MAX);
+        u16::try_from(self.per.saturating_mul(length)).unwrap_or(u16::MAX)
+    }
+
     /// When a block is full, the Euclidean distance of the last shape from the nearest one before
     /// that does not overlap it.
     pub(super) fn learn(&mut self, value: f32) -> Option<f32> {
