@@ -45,6 +45,7 @@ pub mod strict;
 #[cfg(test)]
 mod tests;
 pub mod tickets;
+pub mod topology;
 mod unread;
 pub mod users;
 
@@ -140,6 +141,7 @@ routes! {
     "/api/alerts" => { get: viewer alerts::list };
     "/api/alerts/{id}" => { get: viewer alerts::get };
     "/api/alerts/{id}/explain-why" => { get: viewer alerts::explain_why };
+    "/api/topology" => { get: viewer topology::get, put: operator topology::put };
 
     // what can be done about them, and who agrees to it
     "/api/actions" => { get: viewer actions::list };

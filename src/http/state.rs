@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use opspilot_enrichers::topology::TopologyDesk;
 use opspilot_kernel::{
     clock::SharedClock,
     config::Problem,
@@ -46,6 +47,8 @@ pub trait Control: Send + Sync + 'static {
     fn requeue(&self, module: String, letter: DeadLetterId) -> BoxFuture<'static, Retried>;
     /// Has an incident explained again; done when that is stored.
     fn explain(&self, incident: IncidentId, by: Actor) -> BoxFuture<'static, Result<(), ControlError>>;
+    /// Where the dependency graph is shown and changed, while its module runs.
+    fn topology(&self) -> BoxFuture<'static, Option<TopologyDesk>>;
     /// Sends a test message through a channel; what became of it.
     fn test_channel(&self, channel: String, _by: Actor) -> BoxFuture<'static, Result<Result<(), String>, ControlError>> {
         Box::pin(async move { Err(ControlError::NoSuchChannel(channel)) })

@@ -9,6 +9,7 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
+use opspilot_enrichers::topology::TopologyDesk;
 use opspilot_kernel::{
     config::Problem,
     ids::{DeadLetterId, IncidentId},
@@ -193,6 +194,11 @@ impl Control for Panel {
     fn explain(&self, incident: IncidentId, by: Actor) -> BoxFuture<'static, Result<(), ControlError>> {
         let board = Arc::clone(&self.0);
         Box::pin(async move { board.modules.explain(incident, by).await })
+    }
+
+    fn topology(&self) -> BoxFuture<'static, Option<TopologyDesk>> {
+        let board = Arc::clone(&self.0);
+        Box::pin(async move { board.modules.topology().await })
     }
 
     fn test_channel(&self, channel: String, by: Actor) -> BoxFuture<'static, Result<Result<(), String>, ControlError>> {

@@ -13,6 +13,7 @@ use opspilot_enrichers::{
     Stages,
     ai_summary::{self, AiSummary, ExplainError, Offered},
     pipeline::Pipeline,
+    topology::{self, Topology, TopologyDesk},
 };
 use opspilot_kernel::{
     ids::{DeadLetterId, IncidentId},
@@ -148,6 +149,13 @@ impl Modules {
             ExplainError::NotFound(what) => ControlError::NotFound(what),
             ExplainError::Unavailable(why) => ControlError::Unavailable(why),
         })
+    }
+
+    /// Where the dependency graph is shown and changed, while its module runs.
+    pub(super) async fn topology(&self) -> Option<TopologyDesk> {
+        let state = self.state.lock().await;
+        let running = state.running.get(&topology::ID)?;
+        running.as_any().downcast_ref::<Topology>().map(Topology::desk)
     }
 
     /// Sends a test message through a channel of `notifier.channels`; says what became of it.

@@ -38,3 +38,4 @@ mod storage;
 mod story;
 mod tail;
 mod tidy;
+mod topology;

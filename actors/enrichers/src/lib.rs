@@ -8,7 +8,8 @@
 //! * `enricher.correlator` finds what it may share with others;
 //! * `enricher.incidentStore` opens, joins, counts, resolves and reopens incidents.
 //!
-//! Beside the pipeline, and never in its way, [`ai_summary`] explains the incidents that it opened.
+//! Beside the pipeline, and never in its way, [`ai_summary`] explains the incidents that it opened, and [`topology`] keeps
+//! the dependency graph.
 //!
 //! A stage that is switched off passes alerts unchanged. A stage that fails is restarted and asked again;
 //! nothing is lost, since nothing is committed before every stage has answered.
@@ -24,6 +25,7 @@ mod stage;
 mod stage_actor;
 #[cfg(test)]
 mod testkit;
+pub mod topology;
 
 use opspilot_runtime::Entry;
 
@@ -37,4 +39,4 @@ pub use self::{
 };
 
 /// Every module of this category.
-pub const MODULES: &[Entry] = &[dedup::ENTRY, correlator::ENTRY, incident_store::ENTRY, ai_summary::ENTRY];
+pub const MODULES: &[Entry] = &[topology::ENTRY, dedup::ENTRY, correlator::ENTRY, incident_store::ENTRY, ai_summary::ENTRY];

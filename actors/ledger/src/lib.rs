@@ -74,6 +74,7 @@ pub use self::{
         reloads::CONFIG,
         sessions::SessionRecord,
         shelf::SHELF,
+        topology::StatedTopology,
         users::{Credentials, NewUser, UserChange, UserRecord},
     },
     tx::Tx,

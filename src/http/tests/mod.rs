@@ -17,3 +17,4 @@ mod rates;
 mod secrets;
 mod sessions;
 mod support;
+mod topology;

@@ -12,6 +12,7 @@ use std::{
 
 use actix_web::web::{self, ServiceConfig};
 use futures_util::future::BoxFuture;
+use opspilot_enrichers::topology::{self, TopologyDesk};
 use opspilot_kernel::{
     clock::{Clock, SharedClock, SystemClock},
     ids::{DeadLetterId, IncidentId},
@@ -20,7 +21,7 @@ use opspilot_kernel::{
     time::Timestamp,
 };
 use opspilot_ledger::{Ledger, NewUser, Options, Priority};
-use opspilot_runtime::Overall;
+use opspilot_runtime::{Overall, TopologyView};
 use parking_lot::Mutex;
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
@@ -80,6 +81,7 @@ pub(super) struct Fake {
     pub(super) switched: Mutex<Vec<(String, Switch, Actor)>>,
     pub(super) reasons: Mutex<Vec<String>>,
     pub(super) broken: Mutex<Vec<opspilot_kernel::config::Problem>>,
+    pub(super) topology: Mutex<Option<TopologyDesk>>,
 }
 
 fn module() -> ModuleHealth {
@@ -120,6 +122,11 @@ impl Control for Arc<Fake> {
     fn explain(&self, incident: IncidentId, _: Actor) -> BoxFuture<'static, Result<(), ControlError>> {
         let known = incident.as_str() != "inc_nothing";
         Box::pin(async move { if known { Ok(()) } else { Err(ControlError::NotFound(format!("the incident {incident}"))) } })
+    }
+
+    fn topology(&self) -> BoxFuture<'static, Option<TopologyDesk>> {
+        let desk = self.topology.lock().clone();
+        Box::pin(async move { desk })
     }
 
     fn reload(&self, _: Actor) -> BoxFuture<'static, Result<Reloaded, ControlError>> {
@@ -270,7 +277,9 @@ impl Api {
         options.registry = registry.clone();
         let ledger = Ledger::open(options).unwrap();
         let auth = Auth::open(dir.path(), ledger.clone(), clock.clone(), SessionPolicy::default(), Cost::cheap_for_tests()).unwrap();
-        let control = Arc::new(Fake { switched: Mutex::default(), reasons: Mutex::default(), broken: Mutex::default() });
+        let desk = TopologyDesk::open(ledger.clone(), TopologyView::default(), &registry, topology::Config::default());
+        let topology = Mutex::new(Some(desk.unwrap_or_else(|error| panic!("{error}"))));
+        let control = Arc::new(Fake { switched: Mutex::default(), reasons: Mutex::default(), broken: Mutex::default(), topology });
         let (stopping, told) = watch::channel(false);
         let (gate, supervisor) = gate(&dir, &ledger, clock.clone(), &logger, &registry);
         let tls = settings.tls.then(tls);

@@ -1,6 +1,6 @@
 //! What components are called, and which labels name one.
 
-use std::{borrow::Borrow, fmt, sync::Arc};
+use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
@@ -45,6 +45,13 @@ impl ComponentName {
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl FromStr for ComponentName {
+    type Err = BadName;
+    fn from_str(text: &str) -> Result<ComponentName, BadName> {
+        ComponentName::new(text)
     }
 }
 

@@ -4,9 +4,12 @@ mod accounts;
 mod actions;
 mod audit_tree;
 mod core;
+mod dependencies;
 mod explanations;
 mod grouping;
 mod incidents;
 mod to_deliver;
 
-pub(crate) use self::{accounts::*, actions::*, audit_tree::*, core::*, explanations::*, grouping::*, incidents::*, to_deliver::*};
+pub(crate) use self::{
+    accounts::*, actions::*, audit_tree::*, core::*, dependencies::*, explanations::*, grouping::*, incidents::*, to_deliver::*,
+};

@@ -33,4 +33,5 @@ pub(crate) mod shelf;
 pub(crate) mod signals;
 pub(crate) mod ticks;
 pub(crate) mod timeline;
+pub(crate) mod topology;
 pub(crate) mod users;

@@ -1,0 +1,3 @@
+DROP TABLE topology_edge;
+DROP TABLE topology_component;
+DROP TABLE topology;
