@@ -140,6 +140,10 @@ pub(crate) struct IncidentRow {
     pub(crate) look_at: Option<i64>,
     pub(crate) key_count: i64,
     pub(crate) pinned: bool,
+    #[diesel(skip_update)]
+    pub(crate) recurrence_of: Option<String>,
+    #[diesel(skip_update)]
+    pub(crate) recurrence: i64,
 }
 
 impl IncidentRow {
@@ -178,6 +182,8 @@ impl IncidentRow {
             look_at: state.look_at.map(Timestamp::millis),
             key_count: stored(state.key_count)?,
             pinned: state.pinned,
+            recurrence_of: None,
+            recurrence: 0,
         })
     }
 

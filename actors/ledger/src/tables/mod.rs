@@ -19,9 +19,14 @@ pub(crate) mod incidents_merge;
 pub(crate) mod incidents_people;
 pub(crate) mod incidents_pipeline;
 pub(crate) mod incidents_rows;
+pub(crate) mod incidents_search;
 pub(crate) mod incidents_state;
+pub(crate) mod incidents_stats;
+#[cfg(test)]
+mod incidents_store_tests;
 #[cfg(test)]
 mod incidents_tests;
+pub(crate) mod incidents_words;
 pub(crate) mod keys;
 pub(crate) mod kill_switch;
 pub(crate) mod meta;

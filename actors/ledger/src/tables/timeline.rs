@@ -1,7 +1,11 @@
 //! `timeline`: what happened to an incident, in order; the database refuses to change a line.
 
 use diesel::prelude::*;
-use opspilot_kernel::{ids::IncidentId, incident::TimelineEntry, time::Timestamp};
+use opspilot_kernel::{
+    ids::IncidentId,
+    incident::{TimelineEntry, TimelineKind},
+    time::Timestamp,
+};
 
 use super::{
     incidents,
@@ -10,10 +14,10 @@ use super::{
 use crate::{
     error::LedgerError,
     read::{Listed, Page, Reader},
-    schema::timeline::dsl as t,
+    schema::{incident, timeline::dsl as t},
 };
 
-/// Adds lines behind the first `already`.
+/// Adds lines behind the first `already`; keeps in the incident what its statistics need of them.
 pub(crate) fn add(conn: &mut SqliteConnection, num: i64, already: u64, lines: &[TimelineEntry]) -> Result<(), LedgerError> {
     for (n, line) in (stored(already)? + 1..).zip(lines) {
         diesel::insert_into(t::timeline)
@@ -26,6 +30,17 @@ pub(crate) fn add(conn: &mut SqliteConnection, num: i64, already: u64, lines: &[
                 t::text.eq(&line.text),
             ))
             .execute(conn)?;
+        let row = diesel::update(incident::table.find(num));
+        match line.kind {
+            TimelineKind::Acknowledged => {
+                let first = incident::first_acknowledged_at;
+                row.filter(first.is_null()).set(first.eq(line.at.millis())).execute(conn)?;
+            }
+            TimelineKind::Reopened => {
+                row.set(incident::reopened.eq(incident::reopened + 1)).execute(conn)?;
+            }
+            _ => {}
+        }
     }
     Ok(())
 }
