@@ -18,6 +18,7 @@ pub(crate) mod incidents_list;
 pub(crate) mod incidents_merge;
 pub(crate) mod incidents_people;
 pub(crate) mod incidents_pipeline;
+pub(crate) mod incidents_record;
 pub(crate) mod incidents_rows;
 pub(crate) mod incidents_search;
 pub(crate) mod incidents_state;
