@@ -66,13 +66,7 @@ impl Story {
             store: section(config, INCIDENT_STORE)?,
             ..Rehearsed::default()
         };
-        Ok(Story {
-            episodes: Vec::new(),
-            rules: BTreeMap::new(),
-            alerts: 0,
-            open: HashMap::new(),
-            pipeline: Rehearsal::new(stages),
-        })
+        Ok(Story { episodes: Vec::new(), rules: BTreeMap::new(), alerts: 0, open: HashMap::new(), pipeline: Rehearsal::new(stages) })
     }
 
     /// Every incident, in the order in which they would have been opened.

@@ -225,7 +225,8 @@ mod tests {
     use crate::testkit::{at, record};
 
     fn rehearse(store: &incident_store::Config, steps: &[(&str, Transition, i64)]) -> Rehearsal {
-        let mut rehearsal = Rehearsal::new(Rehearsed { dedup: Some(dedup::Config::default()), store: Some(store.clone()), ..Rehearsed::default() });
+        let mut rehearsal =
+            Rehearsal::new(Rehearsed { dedup: Some(dedup::Config::default()), store: Some(store.clone()), ..Rehearsed::default() });
         for (name, transition, second) in steps {
             while let Some(due) = rehearsal.next_due().filter(|due| *due < at(*second)) {
                 rehearsal.tick(due);

@@ -138,7 +138,8 @@ impl Memory {
         });
         let looked_at = board.incidents.iter().filter(|(_, state)| state.look_at.is_some_and(|look| tick.is_some_and(|at| look <= at)));
         board.keys = self.keyring.read(&request, &looked_at.map(|(id, _)| id.clone()).collect());
-        let young = |incident: &Incident| incident.merged_into.is_none() && request.opened_since.is_some_and(|since| incident.opened_at >= since);
+        let young =
+            |incident: &Incident| incident.merged_into.is_none() && request.opened_since.is_some_and(|since| incident.opened_at >= since);
         board.opened = count(board.incidents.values().filter(|state| young(&state.incident)).count());
         board
     }

@@ -36,8 +36,22 @@ const MODULE: &str = "core.pipeline";
 const AT_ONCE: u64 = 200;
 const SERVICES: [&str; 8] = ["checkout", "cart", "payment", "search", "login", "catalogue", "shipping", "mail"];
 const WORDS: [&str; 16] = [
-    "timeout", "refused", "deadlock", "latency", "memory", "disk", "certificate", "queue", "replica", "upstream", "handshake", "quota",
-    "garbage", "retry", "shard", "offset",
+    "timeout",
+    "refused",
+    "deadlock",
+    "latency",
+    "memory",
+    "disk",
+    "certificate",
+    "queue",
+    "replica",
+    "upstream",
+    "handshake",
+    "quota",
+    "garbage",
+    "retry",
+    "shard",
+    "offset",
 ];
 
 fn at(n: u64) -> Timestamp {
@@ -172,7 +186,10 @@ fn main() {
         ("one in eight", filter("checkout")),
         ("one in eight of the open", IncidentFilter { status, ..filter("checkout") }),
         ("one in eight of the resolved", IncidentFilter { status: Some(IncidentStatus::Resolved), ..filter("checkout") }),
-        ("one in eight, of one severity and source", IncidentFilter { severity: Some(Severity::Critical), source: Some("checkout".to_owned()), ..filter("fails") }),
+        (
+            "one in eight, of one severity and source",
+            IncidentFilter { severity: Some(Severity::Critical), source: Some("checkout".to_owned()), ..filter("fails") },
+        ),
         ("two words of evidence, one in 128", filter("deadlock timeout")),
         ("one in a thousand", filter("kraken")),
         ("one in a thousand of the open", IncidentFilter { status, ..filter("kraken") }),
@@ -193,7 +210,9 @@ fn main() {
         measure(what, 100, |_| found = ledger.read_blocking(|reader| reader.incidents(&filter, &Page::first(50))).unwrap().items.len());
         println!("{:<44} {found} on the page", "");
     }
-    measure("statistics of the newest 50,000", 20, |_| drop(ledger.read_blocking(|reader| reader.incident_stats(&IncidentFilter::default()))));
+    measure("statistics of the newest 50,000", 20, |_| {
+        drop(ledger.read_blocking(|reader| reader.incident_stats(&IncidentFilter::default())))
+    });
     let ada = || Actor::User { id: "ada".to_owned(), via: "session".to_owned() };
     measure("an acknowledgement", 1000, |run| {
         let id = id(count - open + u64::from(run) * (open / 1000));

@@ -1,6 +1,5 @@
 //! Drawing series as SVG: shapes with plain attributes, and texts that are escaped. No style, no script, no reference.
 
-
 use opspilot_kernel::time::Timestamp;
 
 use crate::plain;
@@ -117,7 +116,9 @@ fn panel(out: &mut String, series: &Series, top: f64) {
         let upper = ends.clone().map(|(x, (_, high))| format!("{x:.1},{:.1}", y(high)));
         let lower = ends.rev().map(|(x, (low, _))| format!("{x:.1},{:.1}", y(low)));
         let corners = upper.chain(lower).collect::<Vec<_>>().join(" ");
-        out.push_str(&format!("<polygon points=\"{corners}\" fill=\"#2da44e\" fill-opacity=\"0.18\" stroke=\"#2da44e\" stroke-opacity=\"0.5\"/>\n"));
+        out.push_str(&format!(
+            "<polygon points=\"{corners}\" fill=\"#2da44e\" fill-opacity=\"0.18\" stroke=\"#2da44e\" stroke-opacity=\"0.5\"/>\n"
+        ));
     }
     let line = series.points.iter().map(|point| format!("{:.1},{:.1}", x(point.at), y(point.value))).collect::<Vec<_>>().join(" ");
     out.push_str(&format!("<polyline points=\"{line}\" fill=\"none\" stroke=\"#0969da\" stroke-width=\"1.5\"/>\n"));

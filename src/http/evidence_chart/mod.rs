@@ -96,7 +96,8 @@ mod tests {
     #[test]
     fn whatever_the_values_are_every_number_of_the_picture_is_finite() {
         for values in [[0.0, 0.0], [f64::MAX, f64::MIN], [f64::MIN_POSITIVE, 0.0], [1e300, -1e300], [5.0, 5.0]] {
-            let points: Vec<_> = [0, 4_000_000_000_000].into_iter().zip(values).map(|(at, value)| metric(at, "a", value, Some((value, value)))).collect();
+            let points: Vec<_> =
+                [0, 4_000_000_000_000].into_iter().zip(values).map(|(at, value)| metric(at, "a", value, Some((value, value)))).collect();
             for points in [&points[..], &points[..1]] {
                 let picture = draw::picture(&series(points), 3);
                 assert!(!picture.contains("NaN") && !picture.contains("inf"), "{values:?}: {picture}");

@@ -65,10 +65,10 @@ pub(super) fn document(of: &Postmortem) -> String {
     line("check it before you pass it on.\n".to_owned());
     line("## Summary\n".to_owned());
     let labels: Vec<String> = incident.labels.iter().map(|(name, value)| said(&format!("{name}={value}"))).collect();
-    let before = incident.recurrence_of.as_ref().map_or_else(
-        || "–".to_owned(),
-        |before| format!("{} came before, the last one {}", incident.recurrence, said(before)),
-    );
+    let before = incident
+        .recurrence_of
+        .as_ref()
+        .map_or_else(|| "–".to_owned(), |before| format!("{} came before, the last one {}", incident.recurrence, said(before)));
     for (name, value) in [
         ("Incident", said(&incident.id)),
         ("Severity", word(&incident.severity)),
@@ -175,8 +175,7 @@ fn evidence(piece: &Evidence) -> String {
 fn explanation(draft: &Draft) -> String {
     let degraded = if draft.degraded { ", not complete" } else { "" };
     let percent = |share: f64| format!("{:.0} %", share * 100.0);
-    let mut out =
-        format!("By {}, confidence {}{degraded}, {}.\n\n", word(&draft.provider), percent(draft.confidence), draft.generated_at);
+    let mut out = format!("By {}, confidence {}{degraded}, {}.\n\n", word(&draft.provider), percent(draft.confidence), draft.generated_at);
     for checked in &draft.claims {
         let holds = if checked.evidence_holds { "the evidence holds" } else { "**the evidence does not hold**" };
         let claim = &checked.claim;

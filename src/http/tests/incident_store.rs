@@ -93,7 +93,10 @@ async fn what_came_back_says_so_and_what_it_took_is_counted() {
     assert_eq!((&list["items"][0]["recurrence_of"], &list["items"][0]["recurrence"]), (&first["id"], &json!(1)));
 
     let stats = api.get(act, "/api/incidents/stats").await.expect(200).body;
-    assert_eq!((&stats["incidents"], &stats["open"], &stats["resolved"], &stats["recurring"]), (&json!(2), &json!(1), &json!(1), &json!(1)));
+    assert_eq!(
+        (&stats["incidents"], &stats["open"], &stats["resolved"], &stats["recurring"]),
+        (&json!(2), &json!(1), &json!(1), &json!(1))
+    );
     assert_eq!((&stats["reopened"], &stats["reopened_share"], &stats["complete"]), (&json!(1), &json!(0.5), &json!(true)));
     let taken = stats["time_to_acknowledge"]["median_secs"].as_f64().unwrap();
     assert!((60.0..120.0).contains(&taken), "{taken}");
@@ -113,7 +116,8 @@ async fn e3_a_post_mortem_computes_its_numbers_and_quotes_hostile_texts_as_nothi
     let supervisor = start_pipeline(&api);
     let operator = api.someone("ada", Role::Operator).await;
     let act = As::Token(&operator);
-    let hostile = "x`\n# Owned\n![i](https://evil.example/i.png) <script>alert(1)</script> [l](javascript:alert(1)) | a | \u{202e}\u{1b}[2J";
+    let hostile =
+        "x`\n# Owned\n![i](https://evil.example/i.png) <script>alert(1)</script> [l](javascript:alert(1)) | a | \u{202e}\u{1b}[2J";
     let mut alert = record(&api, "disk", Transition::Firing);
     alert.title = hostile.to_owned();
     alert.description = hostile.to_owned();

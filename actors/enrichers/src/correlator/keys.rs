@@ -51,7 +51,8 @@ pub(super) fn keys(config: &Config, graph: &Graph, record: &AlertRecord) -> Vec<
         keys.add("label", &format!("{name}={value}"), Use::COUNTS, Bond::Likeness, format!("both have the label {name}={value}"));
     }
     let about_itself = |word: &&str| Some(*word) == component || *word == record.source || *word == record.rule;
-    let words: BTreeSet<&str> = words::names(&record.title).chain(words::names(&record.description)).filter(|word| !about_itself(word)).collect();
+    let words: BTreeSet<&str> =
+        words::names(&record.title).chain(words::names(&record.description)).filter(|word| !about_itself(word)).collect();
     for word in words.into_iter().take(WORDS) {
         keys.add("component", word, Use::JOINS, Bond::ThisDependsOn, format!("it speaks of {word}, which that is about"));
         keys.add("entity", word, Use::COUNTS, Bond::Likeness, format!("both speak of {word}"));

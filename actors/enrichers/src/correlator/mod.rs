@@ -20,12 +20,7 @@ mod keys;
 mod tests;
 mod words;
 
-use opspilot_kernel::{
-    alert::Transition,
-    ids::AlertId,
-    module::ModuleId,
-    topology::Graph,
-};
+use opspilot_kernel::{alert::Transition, ids::AlertId, module::ModuleId, topology::Graph};
 use opspilot_ledger::{
     AlertEntry,
     pipeline::{Board, BoardRequest, Decision},
@@ -110,7 +105,11 @@ fn explain(item: &Item) -> Option<Decision> {
         Some(Verdict::Counts | Verdict::Ends | Verdict::Late | Verdict::Unknown) => return None,
     };
     let value = |kind: &str, bond: Bond| {
-        let of = move |key: &crate::stage::Key| Some((key.name.split_once(':')?, key.bond)).filter(|((its, _), had)| *its == kind && *had == bond).map(|((_, value), _)| value.to_owned());
+        let of = move |key: &crate::stage::Key| {
+            Some((key.name.split_once(':')?, key.bond))
+                .filter(|((its, _), had)| *its == kind && *had == bond)
+                .map(|((_, value), _)| value.to_owned())
+        };
         grouping.keys.iter().filter_map(of).collect::<Vec<_>>()
     };
     let own = value("component", Bond::Likeness);

@@ -63,8 +63,11 @@ pub(crate) fn decide(rules: &Rules, board: &Board, items: &[Item]) -> (Effects, 
             AlertEntry::Tick { .. } if !rules.enabled => {}
             AlertEntry::Tick { seq, at } => {
                 let due = desk.due(*at, TIMERS_PER_TICK);
-                let looked_at: Vec<IncidentId> =
-                    due.iter().filter(|id| desk.incident(id).is_some_and(|state| state.look_at.is_some_and(|look| look <= *at))).cloned().collect();
+                let looked_at: Vec<IncidentId> = due
+                    .iter()
+                    .filter(|id| desk.incident(id).is_some_and(|state| state.look_at.is_some_and(|look| look <= *at)))
+                    .cloned()
+                    .collect();
                 let mut decided = Vec::new();
                 for id in &due {
                     decided.extend(timers(&mut desk, id, *at));

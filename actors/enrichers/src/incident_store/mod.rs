@@ -10,9 +10,9 @@
 pub(crate) mod config;
 pub(crate) mod decide;
 pub(crate) mod desk;
-mod together;
 #[cfg(test)]
 pub(crate) mod tests;
+mod together;
 
 use std::time::Duration;
 

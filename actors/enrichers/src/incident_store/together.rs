@@ -198,7 +198,8 @@ impl Desk<'_> {
                 }
             }
             let count = members.len();
-            let enough = count >= rule.incidents && count.saturating_mul(100) >= rule.percent.saturating_mul(usize::try_from(opened).unwrap_or(usize::MAX));
+            let enough = count >= rule.incidents
+                && count.saturating_mul(100) >= rule.percent.saturating_mul(usize::try_from(opened).unwrap_or(usize::MAX));
             if count < 2 || !(enough || storm.is_some()) {
                 continue;
             }
@@ -247,4 +248,3 @@ fn shared_value(key: &str) -> &str {
         None => key,
     }
 }
-

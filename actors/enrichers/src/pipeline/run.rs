@@ -284,7 +284,16 @@ impl Run {
         }
         let effects = effects.unwrap_or_else(|| decide(&Rules::OFF, &board, &items).0);
         let read = board.incidents.iter().map(|(id, state)| (id.clone(), state.rev)).collect();
-        Ok(Commit { module: ID.as_str(), from, to, read, alerts: effects.alerts, incidents: effects.incidents, merges: effects.merges, decisions })
+        Ok(Commit {
+            module: ID.as_str(),
+            from,
+            to,
+            read,
+            alerts: effects.alerts,
+            incidents: effects.incidents,
+            merges: effects.merges,
+            decisions,
+        })
     }
 
     /// Counts an attempt where the next process finds it, if these entries were there when this one started. Says how many

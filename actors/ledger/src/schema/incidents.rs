@@ -60,6 +60,12 @@ diesel::table! {
         look_at -> Nullable<BigInt>,
         key_count -> BigInt,
         pinned -> Bool,
+    }
+}
+
+diesel::table! {
+    incident_course (num) {
+        num -> BigInt,
         recurrence_of -> Nullable<Text>,
         recurrence -> BigInt,
         first_acknowledged_at -> Nullable<BigInt>,

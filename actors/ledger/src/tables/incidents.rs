@@ -1,6 +1,6 @@
 //! `incident`, `incident_fingerprint`, `evidence`: writing single rows.
 
-use diesel::prelude::*;
+use diesel::{prelude::*, sql_query, sql_types};
 use opspilot_kernel::{
     alert::Observation,
     fingerprint::Fingerprint,
@@ -9,6 +9,7 @@ use opspilot_kernel::{
 };
 
 use super::{
+    incidents_course,
     incidents_rows::{IncidentRow, json, stored},
     incidents_state::IncidentState,
 };
@@ -19,14 +20,12 @@ use crate::{
 
 /// Stores a new incident, which may be one that came back; says its number.
 pub(crate) fn insert(conn: &mut SqliteConnection, state: &IncidentState, before: Option<&IncidentId>) -> Result<i64, LedgerError> {
-    let mut row = IncidentRow::of(0, state)?;
+    let row = IncidentRow::of(0, state)?;
+    let num = diesel::insert_into(incident::table).values(&row).returning(incident::num).get_result(conn)?;
     if let Some(before) = before {
-        let chain: Option<i64> =
-            incident::table.filter(incident::id.eq(before.as_str())).select(incident::recurrence).first(conn).optional()?;
-        row.recurrence_of = Some(before.to_string());
-        row.recurrence = chain.unwrap_or(0).saturating_add(1);
+        incidents_course::came_back(conn, num, before)?;
     }
-    Ok(diesel::insert_into(incident::table).values(&row).returning(incident::num).get_result(conn)?)
+    Ok(num)
 }
 
 /// Stores a change of an incident that was read at the revision before; says its number.

@@ -15,7 +15,7 @@ use opspilot_kernel::{
 use serde::Serialize;
 
 use super::{
-    alerts, approvals, explanations,
+    alerts, approvals, explanations, incidents_course,
     incidents_rows::{IncidentRow, counted, meaning, parsed},
     incidents_search::{Sought, search},
     incidents_state::IncidentState,
@@ -170,10 +170,8 @@ pub(super) fn filtered(filter: &IncidentFilter) -> incident::BoxedQuery<'static,
     query
 }
 
-pub(super) type ListQuery = diesel::dsl::Select<
-    incident::BoxedQuery<'static, diesel::sqlite::Sqlite>,
-    diesel::dsl::AsSelect<IncidentRow, diesel::sqlite::Sqlite>,
->;
+pub(super) type ListQuery =
+    diesel::dsl::Select<incident::BoxedQuery<'static, diesel::sqlite::Sqlite>, diesel::dsl::AsSelect<IncidentRow, diesel::sqlite::Sqlite>>;
 
 /// The list in its own order, from where the page before ended.
 pub(super) fn list_query(filter: &IncidentFilter, page: &Page) -> Result<ListQuery, LedgerError> {
@@ -187,8 +185,9 @@ pub(super) fn list_query(filter: &IncidentFilter, page: &Page) -> Result<ListQue
 }
 
 fn detail(conn: &mut SqliteConnection, row: IncidentRow, budget: &mut usize) -> Result<IncidentDetail, LedgerError> {
-    let (num, recurrence) = (row.num, counted(row.recurrence)?);
-    let recurrence_of = row.recurrence_of.clone().map(IncidentId::given);
+    let num = row.num;
+    let course = incidents_course::of(conn, num)?;
+    let (recurrence_of, recurrence) = (course.recurrence_of.map(IncidentId::given), counted(course.recurrence)?);
     let IncidentState { mut incident, evidence_beyond, timeline_beyond, .. } = row.state()?;
     let alerts = alerts::first_of(conn, incident.id.as_str(), FIRST)?;
     let explained = explanations::of(conn, num)?;
@@ -213,7 +212,18 @@ fn detail(conn: &mut SqliteConnection, row: IncidentRow, budget: &mut usize) -> 
         None => (None, Vec::new()),
     };
     let approvals = approvals::of_incident(conn, incident.id.as_str())?;
-    Ok(IncidentDetail { incident, recurrence_of, recurrence, alerts, evidence: pieces, evidence_beyond, timeline_beyond, explanation, similar, approvals })
+    Ok(IncidentDetail {
+        incident,
+        recurrence_of,
+        recurrence,
+        alerts,
+        evidence: pieces,
+        evidence_beyond,
+        timeline_beyond,
+        explanation,
+        similar,
+        approvals,
+    })
 }
 
 /// One item more than the page holds shows whether there is a next page.

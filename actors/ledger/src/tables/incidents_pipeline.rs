@@ -18,6 +18,7 @@ use opspilot_kernel::{
 
 use super::{
     incidents_rows::{AlertRow, IncidentRow, counted, json},
+    incidents_split::Before,
     incidents_state::{Board, BoardRequest, Commit, FingerprintState, IncidentChange},
 };
 use crate::{
@@ -118,6 +119,7 @@ impl Tx<'_> {
     /// moved (a person acted, or another run of the pipeline was faster): read again, decide again.
     pub fn apply_decisions(&mut self, commit: Commit) -> Result<(), LedgerError> {
         self.still_as_read(&commit)?;
+        let stood: Vec<Before> = commit.merges.iter().map(|merge| Before::stored(self.conn, merge)).collect::<Result<_, _>>()?;
         let mut new = Vec::new();
         for state in &commit.alerts {
             if alerts::put(self.conn, state)? {
@@ -144,8 +146,8 @@ impl Tx<'_> {
         }
         words.retain(|_, fresh| !fresh.is_empty());
         incidents_words::add(self.conn, words)?;
-        for merge in &commit.merges {
-            self.move_rows(merge)?;
+        for (merge, before) in commit.merges.iter().zip(stood) {
+            self.move_rows(merge, before)?;
         }
         for decision in &commit.decisions {
             decisions::put(self.conn, decision)?;
@@ -196,7 +198,8 @@ impl Tx<'_> {
         } = change;
         state.rev += 1;
         let is_new = founded.is_some();
-        let num = if is_new { incidents::insert(self.conn, &state, recurrence_of.as_ref())? } else { incidents::update(self.conn, &state)? };
+        let num =
+            if is_new { incidents::insert(self.conn, &state, recurrence_of.as_ref())? } else { incidents::update(self.conn, &state)? };
         for fingerprint in fingerprints {
             incidents::add_fingerprint(self.conn, num, &state, fingerprint)?;
         }

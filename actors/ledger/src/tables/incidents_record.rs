@@ -12,14 +12,14 @@ use opspilot_kernel::{
 use serde::Serialize;
 
 use super::{
-    approvals, executions, explanations,
+    approvals, executions, explanations, incidents_course,
     incidents_list::{Evidence, IncidentDetail},
     incidents_rows::parsed,
 };
 use crate::{
     error::LedgerError,
     read::{Page, Reader},
-    schema::{alert, approval, approval_vote, evidence, incident},
+    schema::{alert, approval, approval_vote, evidence},
 };
 
 /// Alerts, pieces of evidence and actions of one record; its incident counts how many there are.
@@ -93,8 +93,8 @@ impl Reader<'_> {
         let actions = self.actions_of(id)?;
         let first_seen: Option<i64> =
             alert::table.filter(alert::incident.eq(id.as_str())).select(min(alert::first_seen_at)).first(self.conn)?;
-        let acknowledged: Option<i64> =
-            incident::table.filter(incident::id.eq(id.as_str())).select(incident::first_acknowledged_at).first(self.conn)?;
+        let (num, _) = super::incidents::load(self.conn, id)?;
+        let acknowledged = incidents_course::of(self.conn, num)?.first_acknowledged_at;
         let runs = actions.iter().filter_map(|action| action.execution.as_ref());
         let succeeded = runs.filter(|run| run.status == ExecutionStatus::Succeeded);
         let detected_at = detail.incident.opened_at;

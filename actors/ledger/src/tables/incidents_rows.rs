@@ -140,10 +140,6 @@ pub(crate) struct IncidentRow {
     pub(crate) look_at: Option<i64>,
     pub(crate) key_count: i64,
     pub(crate) pinned: bool,
-    #[diesel(skip_update)]
-    pub(crate) recurrence_of: Option<String>,
-    #[diesel(skip_update)]
-    pub(crate) recurrence: i64,
 }
 
 impl IncidentRow {
@@ -182,8 +178,6 @@ impl IncidentRow {
             look_at: state.look_at.map(Timestamp::millis),
             key_count: stored(state.key_count)?,
             pinned: state.pinned,
-            recurrence_of: None,
-            recurrence: 0,
         })
     }
 

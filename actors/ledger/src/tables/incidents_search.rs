@@ -124,9 +124,8 @@ fn wide(conn: &mut SqliteConnection, filter: &IncidentFilter, nums: &[i64], page
     if nums.is_empty() {
         return Ok(Vec::new());
     }
-    let among = diesel::dsl::sql::<diesel::sql_types::Bool>("incident.num IN (SELECT value FROM json_each(")
-        .bind::<Text, _>(json(nums)?)
-        .sql("))");
+    let among =
+        diesel::dsl::sql::<diesel::sql_types::Bool>("incident.num IN (SELECT value FROM json_each(").bind::<Text, _>(json(nums)?).sql("))");
     // sorted by what no index has: or SQLite would walk a whole list in search of these few
     let order = diesel::dsl::sql::<BigInt>("+incident.num DESC");
     Ok(filtered(filter).select(IncidentRow::as_select()).filter(among).order(order).limit(one_more(page)).load(conn)?)

@@ -271,19 +271,18 @@ impl IncidentChange {
     /// Founds an incident, of which nothing is stored yet.
     pub fn founding(incident: Incident) -> IncidentChange {
         let founded = Some(Box::new(incident.clone()));
-        let state =
-            IncidentState {
-                incident,
-                rev: 0,
-                firing: 0,
-                quiet_at: None,
-                look_at: None,
-                key_count: 0,
-                pinned: false,
-                timeline_count: 0,
-                timeline_beyond: 0,
-                evidence_beyond: 0,
-            };
+        let state = IncidentState {
+            incident,
+            rev: 0,
+            firing: 0,
+            quiet_at: None,
+            look_at: None,
+            key_count: 0,
+            pinned: false,
+            timeline_count: 0,
+            timeline_beyond: 0,
+            evidence_beyond: 0,
+        };
         IncidentChange { founded, ..IncidentChange::none(state) }
     }
 }

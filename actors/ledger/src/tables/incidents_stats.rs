@@ -1,16 +1,24 @@
 //! How many incidents there were, and how long people took: computed from the incidents themselves.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use diesel::prelude::*;
 use opspilot_kernel::{signal::Severity, time::Timestamp};
 use serde::Serialize;
 
 use super::{
+    incidents_course::Course,
     incidents_list::{IncidentFilter, filtered},
     incidents_rows::meaning,
 };
-use crate::{error::LedgerError, read::Reader, schema::incident};
+use crate::{
+    error::LedgerError,
+    read::Reader,
+    schema::{incident, incident_course},
+};
 
 /// Incidents that are counted at once, the newest.
 const MOST: i64 = 50_000;
@@ -66,13 +74,11 @@ pub struct IncidentStats {
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = incident, check_for_backend(diesel::sqlite::Sqlite))]
 struct Row {
+    num: i64,
     severity: String,
     status: String,
     opened_at: i64,
-    first_acknowledged_at: Option<i64>,
     resolved_at: Option<i64>,
-    reopened: i64,
-    recurrence: i64,
 }
 
 #[derive(Default)]
@@ -83,7 +89,7 @@ struct Sum {
 }
 
 impl Sum {
-    fn count(&mut self, row: &Row) {
+    fn count(&mut self, row: &Row, course: &Course) {
         let tally = &mut self.tally;
         tally.incidents += 1;
         match row.status.as_str() {
@@ -91,21 +97,16 @@ impl Sum {
             "acknowledged" => tally.acknowledged += 1,
             _ => tally.resolved += 1,
         }
-        tally.reopened += u64::from(row.reopened > 0);
-        tally.recurring += u64::from(row.recurrence > 0);
+        tally.reopened += u64::from(course.reopened > 0);
+        tally.recurring += u64::from(course.recurrence > 0);
         let after = |at: i64| Timestamp::from_millis(at).since(Timestamp::from_millis(row.opened_at));
-        self.acknowledged.extend(row.first_acknowledged_at.map(after));
+        self.acknowledged.extend(course.first_acknowledged_at.map(after));
         self.resolved.extend(row.resolved_at.map(after));
     }
 
     fn tally(self) -> Tally {
         let share = ratio(self.tally.reopened, self.tally.incidents);
-        Tally {
-            reopened_share: share,
-            time_to_acknowledge: took(self.acknowledged),
-            time_to_resolve: took(self.resolved),
-            ..self.tally
-        }
+        Tally { reopened_share: share, time_to_acknowledge: took(self.acknowledged), time_to_resolve: took(self.resolved), ..self.tally }
     }
 }
 
@@ -137,9 +138,15 @@ impl Reader<'_> {
             rows.pop();
         }
         let (mut all, mut by_severity) = (Sum::default(), BTreeMap::<Severity, Sum>::new());
+        let nums = rows.iter().map(|row| row.num);
+        let (first, last) = (nums.clone().min().unwrap_or(0), nums.max().unwrap_or(0));
+        let courses = incident_course::table.filter(incident_course::num.between(first, last)).select(Course::as_select());
+        let courses: HashMap<i64, Course> = courses.load(self.conn)?.into_iter().map(|course: Course| (course.num, course)).collect();
+        let none = Course::default();
         for row in &rows {
-            all.count(row);
-            by_severity.entry(meaning(&row.severity)?).or_default().count(row);
+            let course = courses.get(&row.num).unwrap_or(&none);
+            all.count(row, course);
+            by_severity.entry(meaning(&row.severity)?).or_default().count(row, course);
         }
         let oldest = rows.last().map(|row| Timestamp::from_millis(row.opened_at));
         let by_severity = by_severity.into_iter().map(|(severity, sum)| (severity, sum.tally())).collect();

@@ -33,7 +33,7 @@ const JOINS: [char; 7] = ['-', '.', '_', ':', '/', '@', '='];
 /// How long a beginning must be to stand in the index of beginnings, the longest first; as `prefix` of the index has them.
 const BEGINNINGS: [usize; 3] = [8, 4, 2];
 /// Alerts of one incident whose texts are read when its words are made anew.
-const ALERTS: i64 = 500;
+pub(super) const ALERTS: i64 = 500;
 /// Incidents whose words are made in one transaction when a database is older than they are.
 const CHUNK: i64 = 1000;
 
@@ -57,7 +57,8 @@ fn words_of(text: &str, into: &mut BTreeSet<String>) {
         let mut joined = true;
         for (at, c) in run.char_indices() {
             let joins = JOINS.contains(&c);
-            if joined && !joins
+            if joined
+                && !joins
                 && let Some(rest) = run.get(at..)
             {
                 into.insert(cut(rest).to_owned());
@@ -181,6 +182,15 @@ pub(super) fn add(conn: &mut SqliteConnection, fresh: BTreeMap<i64, BTreeSet<Str
         }
     }
     Ok(())
+}
+
+/// Gives an incident the words of another, whose alerts it takes over.
+pub(super) fn take_over(conn: &mut SqliteConnection, from: i64, into: i64) -> Result<(), LedgerError> {
+    let words: Option<String> = incident_words::table.find(from).select(incident_words::words).first(conn).optional()?;
+    let words = words.unwrap_or_default();
+    // a label or a source is that of the incident it was written into
+    let words = words.split(' ').filter(|word| !word.is_empty() && !word.starts_with('=')).map(str::to_owned).collect();
+    add(conn, BTreeMap::from([(into, words)]))
 }
 
 /// Takes an incident out of the search.

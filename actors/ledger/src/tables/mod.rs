@@ -14,6 +14,7 @@ pub(crate) mod executions;
 pub(crate) mod explanations;
 pub(crate) mod idempotency;
 pub(crate) mod incidents;
+pub(crate) mod incidents_course;
 pub(crate) mod incidents_list;
 pub(crate) mod incidents_merge;
 pub(crate) mod incidents_people;
@@ -21,6 +22,9 @@ pub(crate) mod incidents_pipeline;
 pub(crate) mod incidents_record;
 pub(crate) mod incidents_rows;
 pub(crate) mod incidents_search;
+pub(crate) mod incidents_split;
+#[cfg(test)]
+mod incidents_split_tests;
 pub(crate) mod incidents_state;
 pub(crate) mod incidents_stats;
 #[cfg(test)]

@@ -1,20 +1,16 @@
 //! `timeline`: what happened to an incident, in order; the database refuses to change a line.
 
 use diesel::prelude::*;
-use opspilot_kernel::{
-    ids::IncidentId,
-    incident::{TimelineEntry, TimelineKind},
-    time::Timestamp,
-};
+use opspilot_kernel::{ids::IncidentId, incident::TimelineEntry, time::Timestamp};
 
 use super::{
-    incidents,
+    incidents, incidents_course,
     incidents_rows::{json, meaning, parsed, stored, word},
 };
 use crate::{
     error::LedgerError,
     read::{Listed, Page, Reader},
-    schema::{incident, timeline::dsl as t},
+    schema::timeline::dsl as t,
 };
 
 /// Adds lines behind the first `already`; keeps in the incident what its statistics need of them.
@@ -30,17 +26,7 @@ pub(crate) fn add(conn: &mut SqliteConnection, num: i64, already: u64, lines: &[
                 t::text.eq(&line.text),
             ))
             .execute(conn)?;
-        let row = diesel::update(incident::table.find(num));
-        match line.kind {
-            TimelineKind::Acknowledged => {
-                let first = incident::first_acknowledged_at;
-                row.filter(first.is_null()).set(first.eq(line.at.millis())).execute(conn)?;
-            }
-            TimelineKind::Reopened => {
-                row.set(incident::reopened.eq(incident::reopened + 1)).execute(conn)?;
-            }
-            _ => {}
-        }
+        incidents_course::went(conn, num, line.kind, line.at)?;
     }
     Ok(())
 }

@@ -113,7 +113,9 @@ fn subject(occasion: Occasion, event: &Event, incident: &Incident) -> String {
         (Occasion::Created, ..) => "opened".to_owned(),
         (Occasion::Updated, ..) => "worse, or open again".to_owned(),
         (Occasion::Acknowledged, ..) => format!("taken by {}", incident.acknowledged_by.as_deref().unwrap_or("somebody")),
-        (Occasion::Resolved, ..) => incident.merged_into.as_ref().map_or_else(|| "resolved".to_owned(), |into| format!("part of {into} now")),
+        (Occasion::Resolved, ..) => {
+            incident.merged_into.as_ref().map_or_else(|| "resolved".to_owned(), |into| format!("part of {into} now"))
+        }
         (Occasion::Explained, ..) => "explained".to_owned(),
         (_, _, Event::ActionExecuted { approval, execution }) => format!("{}: {}", approval.title, execution.status.as_str()),
         (Occasion::Proposed, Some(approval), _) => format!("waits for approval: {}", approval.title),
