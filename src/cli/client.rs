@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use reqwest::{Method, RequestBuilder, header};
+use reqwest::{Method, RequestBuilder, StatusCode, header};
 use serde_json::Value as Json;
 
 use super::Server;
@@ -111,6 +111,16 @@ impl Api {
         self.answered(self.request(Method::GET, path)).await
     }
 
+    /// `GET`, an answer in text.
+    pub(crate) async fn get_text(&self, path: &str) -> Result<String, ApiFailure> {
+        let (status, body) = self.sent(self.request(Method::GET, path)).await?;
+        match String::from_utf8(body) {
+            Ok(text) if status.is_success() => Ok(text),
+            Ok(text) => self.not_so(status.as_u16(), serde_json::from_str(&text).ok()).map(|report| report.to_string()),
+            Err(_) => Err(ApiFailure::Strange(self.base.clone())),
+        }
+    }
+
     /// `POST` of JSON.
     pub(crate) async fn post(&self, path: &str, body: &Json) -> Result<Json, ApiFailure> {
         self.answered(self.request(Method::POST, path).json(body)).await
@@ -138,20 +148,30 @@ impl Api {
     }
 
     async fn answered(&self, request: RequestBuilder) -> Result<Json, ApiFailure> {
+        let (status, body) = self.sent(request).await?;
+        let json: Option<Json> = if body.is_empty() { Some(Json::Null) } else { serde_json::from_slice(&body).ok() };
+        match json {
+            Some(json) if status.is_success() => Ok(json),
+            json => self.not_so(status.as_u16(), json),
+        }
+    }
+
+    async fn sent(&self, request: RequestBuilder) -> Result<(StatusCode, Vec<u8>), ApiFailure> {
         let unreachable = |error: reqwest::Error| {
             let (why, absent) = root_cause(&error);
             let hint = if absent || error.is_timeout() { ABSENT } else { "" };
             ApiFailure::Unreachable { url: self.base.clone(), why, hint }
         };
         let answer = request.send().await.map_err(unreachable)?;
-        let status = answer.status();
-        let body = answer.bytes().await.map_err(unreachable)?;
-        let json: Option<Json> = if body.is_empty() { Some(Json::Null) } else { serde_json::from_slice(&body).ok() };
+        Ok((answer.status(), answer.bytes().await.map_err(unreachable)?.into()))
+    }
+
+    /// An answer that is not what was asked for.
+    fn not_so(&self, status: u16, json: Option<Json>) -> Result<Json, ApiFailure> {
         match json {
-            Some(json) if status.is_success() => Ok(json),
             // bad health is still a report; a problem's status is a number
             Some(report) if report.get("status").is_some_and(Json::is_string) => Ok(report),
-            Some(problem) if problem.get("title").is_some() => Err(refused(status.as_u16(), &problem, self.token.is_some())),
+            Some(problem) if problem.get("title").is_some() => Err(refused(status, &problem, self.token.is_some())),
             _ => Err(ApiFailure::Strange(self.base.clone())),
         }
     }

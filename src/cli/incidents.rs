@@ -1,4 +1,4 @@
-//! `opspilot incidents`: list, show, acknowledge, resolve.
+//! `opspilot incidents`: list, show, acknowledge, resolve, look back.
 
 use clap::Subcommand;
 use serde_json::{Value as Json, json};
@@ -24,9 +24,15 @@ pub(crate) enum Incidents {
         /// Only of this source
         #[arg(long)]
         source: Option<String>,
-        /// Only those whose text holds this
+        /// Only those whose texts, alerts or evidence hold these words
         #[arg(long, short)]
         query: Option<String>,
+        /// Only those of this account
+        #[arg(long)]
+        assignee: Option<String>,
+        /// Only those with this label; may be given more than once
+        #[arg(long, value_name = "NAME=VALUE")]
+        label: Vec<String>,
         /// How many
         #[arg(long, default_value_t = 50)]
         limit: u16,
@@ -60,18 +66,24 @@ pub(crate) enum Incidents {
         #[command(flatten)]
         server: Server,
     },
+    /// Write down what is on record about it, as Markdown, to work on after it
+    Postmortem {
+        /// Its id, or the start of it
+        id: String,
+        #[command(flatten)]
+        server: Server,
+    },
 }
 
 impl Incidents {
     pub(crate) async fn run(self) -> Outcome {
         match self {
-            Incidents::List { status, severity, source, query, limit, server } => {
-                let filters = [("status", status), ("severity", severity), ("source", source), ("q", query)];
+            Incidents::List { status, severity, source, query, assignee, label, limit, server } => {
+                let filters = [("status", status), ("severity", severity), ("source", source), ("q", query), ("assignee", assignee)];
+                let filters = filters.into_iter().filter_map(|(name, value)| Some((name, value?)));
                 let mut path = format!("/api/incidents?limit={limit}");
-                for (name, value) in filters {
-                    if let Some(value) = value {
-                        path.push_str(&format!("&{name}={}", encoded(&value)));
-                    }
+                for (name, value) in filters.chain(label.into_iter().map(|label| ("label", label))) {
+                    path.push_str(&format!("&{name}={}", encoded(&value)));
                 }
                 let answer = Api::of(&server)?.get(&path).await?;
                 if server.json {
@@ -94,6 +106,17 @@ impl Incidents {
                 Ok(())
             }
             Incidents::Ack { id, note, server } => act(&server, &id, "acknowledge", json!({ "note": note })).await,
+            Incidents::Postmortem { id, server } => {
+                let api = Api::of(&server)?;
+                let id = INCIDENT.of_service(&api, &id).await?;
+                let path = format!("/api/incidents/{id}/postmortem");
+                if server.json {
+                    say_json(&api.get(&format!("{path}?format=json")).await?);
+                } else {
+                    api.get_text(&path).await?.lines().for_each(|line| say(&plain::stripped(line)));
+                }
+                Ok(())
+            }
             Incidents::Resolve { id, resolution, server } => act(&server, &id, "resolve", json!({ "resolution": resolution })).await,
         }
     }
@@ -158,6 +181,9 @@ fn show(incident: &Json, timeline: &Json) {
     line("assignee", text(incident, "assignee"));
     line("resolved", &moment(text(incident, "resolved_at")));
     line("resolution", text(incident, "resolution"));
+    let times = incident.get("recurrence").and_then(Json::as_u64).unwrap_or(0);
+    let before = text(incident, "recurrence_of");
+    line("came back", &if before.is_empty() { String::new() } else { format!("{times}×, the last time after {before}") });
     line("", text(incident, "description"));
     let list = |key: &str| incident.get(key).and_then(Json::as_array).cloned().unwrap_or_default();
     say("\nalerts");

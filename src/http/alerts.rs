@@ -26,30 +26,30 @@ use super::{
 /// An alert: one episode of a condition, from when it began to hold until it was over.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct Alert {
-    id: String,
+    pub(super) id: String,
     /// The same for every episode of a condition; 16 hex digits.
     fingerprint: String,
     /// `firing` or `resolved`.
     #[schema(value_type = String)]
-    status: AlertStatus,
+    pub(super) status: AlertStatus,
     source: String,
     /// The rule, or the outside alert's name.
     name: String,
     detected_by: String,
-    title: String,
+    pub(super) title: String,
     description: String,
     /// `debug`, `info`, `warning`, `error` or `critical`.
     #[schema(value_type = String)]
-    severity: Severity,
+    pub(super) severity: Severity,
     labels: BTreeMap<String, String>,
-    occurrences: u64,
+    pub(super) occurrences: u64,
     #[schema(value_type = String, format = DateTime)]
-    first_seen_at: Timestamp,
+    pub(super) first_seen_at: Timestamp,
     #[schema(value_type = String, format = DateTime)]
-    last_seen_at: Timestamp,
+    pub(super) last_seen_at: Timestamp,
     #[schema(value_type = Option<String>, format = DateTime)]
     resolved_at: Option<Timestamp>,
-    suppressed_by: Option<String>,
+    pub(super) suppressed_by: Option<String>,
     incident_id: Option<String>,
 }
 
@@ -206,8 +206,8 @@ pub async fn explain_why(
 pub struct Doer {
     /// `user`, `module`, `system` or `anonymous`.
     #[serde(rename = "type")]
-    kind: &'static str,
-    id: String,
+    pub(super) kind: &'static str,
+    pub(super) id: String,
 }
 
 impl From<Actor> for Doer {

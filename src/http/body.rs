@@ -17,8 +17,8 @@ use opspilot_kernel::error::ErrorKind;
 use serde::{
     Deserializer,
     de::{
-        DeserializeOwned, IntoDeserializer, Visitor,
-        value::{self, MapDeserializer},
+        DeserializeOwned, Error as _, IntoDeserializer, Visitor,
+        value::{self, MapDeserializer, SeqDeserializer},
     },
 };
 
@@ -156,7 +156,8 @@ impl<T: DeserializeOwned + Default + 'static> FromRequest for OptionalBody<T> {
     }
 }
 
-/// A query. `T` denies unknown fields; a parameter may stand there once; one left empty is as good as left out.
+/// A query. `T` denies unknown fields; a parameter may stand there once, unless it is a
+/// list; one left empty is as good as left out.
 #[derive(Debug)]
 pub struct Query<T>(pub T);
 
@@ -174,12 +175,28 @@ impl<T: DeserializeOwned> FromRequest for Query<T> {
 
 fn query<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     let pairs: Vec<(String, String)> = serde_urlencoded::from_str(text).map_err(|error| error.to_string())?;
-    let fields = pairs.into_iter().map(|(name, value)| (name, Parameter(value)));
-    T::deserialize(MapDeserializer::<_, value::Error>::new(fields)).map_err(|error| error.to_string())
+    let mut fields: Vec<(String, Parameter)> = Vec::new();
+    for (name, value) in pairs {
+        match fields.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, parameter)) => parameter.further.push(value),
+            None => fields.push((name.clone(), Parameter { name, value, further: Vec::new() })),
+        }
+    }
+    T::deserialize(MapDeserializer::<_, value::Error>::new(fields.into_iter())).map_err(|error| error.to_string())
 }
 
-/// A parameter's value; an empty one is none to whoever asks for an option.
-struct Parameter(String);
+/// A parameter's value; an empty one is none to whoever asks for an option, and one that was repeated is for lists.
+struct Parameter {
+    name: String,
+    value: String,
+    further: Vec<String>,
+}
+
+impl Parameter {
+    fn only(self) -> Result<String, value::Error> {
+        if self.further.is_empty() { Ok(self.value) } else { Err(value::Error::custom(format!("duplicate field `{}`", self.name))) }
+    }
+}
 
 impl IntoDeserializer<'_> for Parameter {
     type Deserializer = Parameter;
@@ -193,17 +210,23 @@ impl<'de> Deserializer<'de> for Parameter {
     type Error = value::Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, value::Error> {
-        visitor.visit_string(self.0)
+        visitor.visit_string(self.only()?)
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, value::Error> {
+        let values = std::iter::once(self.value).chain(self.further).filter(|value| !value.is_empty());
+        visitor.visit_seq(SeqDeserializer::new(values))
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, value::Error> {
-        if self.0.is_empty() { visitor.visit_none() } else { visitor.visit_some(self) }
+        if self.value.is_empty() && self.further.is_empty() { visitor.visit_none() } else { visitor.visit_some(self) }
     }
 
     fn deserialize_u64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, value::Error> {
-        match self.0.parse() {
+        let value = self.only()?;
+        match value.parse() {
             Ok(number) => visitor.visit_u64(number),
-            Err(_) => visitor.visit_string(self.0),
+            Err(_) => visitor.visit_string(value),
         }
     }
 
@@ -217,11 +240,11 @@ impl<'de> Deserializer<'de> for Parameter {
         variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, value::Error> {
-        IntoDeserializer::<value::Error>::into_deserializer(self.0).deserialize_enum(name, variants, visitor)
+        IntoDeserializer::<value::Error>::into_deserializer(self.only()?).deserialize_enum(name, variants, visitor)
     }
 
     serde::forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple tuple_struct map
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u128 f32 f64 char str string bytes byte_buf unit unit_struct tuple tuple_struct map
         struct identifier ignored_any
     }
 }
@@ -243,6 +266,8 @@ mod tests {
             severity: Option<opspilot_kernel::signal::Severity>,
             since: Option<opspilot_kernel::time::Timestamp>,
             after: Option<u64>,
+            #[serde(default)]
+            label: Vec<String>,
         }
         let asked = |text| query::<Asked>(text).map(|asked| asked.limit.0);
         assert_eq!(asked(""), Ok(50));
@@ -259,10 +284,13 @@ mod tests {
             "severity=x",
             "since=x",
             "after=x",
+            "severity=error&severity=error",
+            "cursor=&cursor=",
         ] {
             asked(wrong).expect_err(wrong);
         }
-        let empty = query::<Asked>("limit=&cursor=&severity=&since=&after=").unwrap();
+        assert_eq!(query::<Asked>("label=a%3Db&label=&label=c").unwrap().label, ["a=b", "c"]);
+        let empty = query::<Asked>("limit=&cursor=&severity=&since=&after=&label=").unwrap();
         assert_eq!(empty, query("").unwrap(), "left empty is left out");
         let full = query::<Asked>("cursor=a%20b&severity=error&since=2026-01-01T00:00:00Z&after=7").unwrap();
         assert_eq!((full.cursor.as_deref(), full.after), (Some("a b"), Some(7)));

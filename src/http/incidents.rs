@@ -1,63 +1,55 @@
-//! Incidents: what people work on, and what they can do with them.
+//! Incidents: what people work on.
 
 use std::collections::BTreeMap;
 
-use actix_web::{FromRequest, HttpRequest, HttpResponse, dev::Payload, http::StatusCode, web};
-use futures_util::future::LocalBoxFuture;
+use actix_web::{HttpResponse, web};
 use opspilot_kernel::{
     alert::Observation,
     explanation::{Explanation, RunbookMatch, SimilarIncident},
     ids::IncidentId,
-    incident::{Incident as Stored, IncidentStatus, TimelineEntry, TimelineKind},
-    principal::Actor,
+    incident::{IncidentStatus, TimelineEntry, TimelineKind},
     signal::Severity,
     time::Timestamp,
 };
-use opspilot_ledger::{Evidence as Kept, IncidentDetail, IncidentFilter, LedgerError, Tx};
+use opspilot_ledger::{Evidence as Kept, IncidentDetail, IncidentFilter};
 use serde::{Deserialize, Serialize};
 
 use super::{
     alerts::{Alert, Derivation, Doer, derivation},
-    body::{Body, OptionalBody, Query},
+    body::{OptionalBody, Query},
     error::{ApiError, ApiResult, ProblemBody},
     guard::{Guard, Operator, Viewer},
-    idempotency::{IdempotencyKey, answered},
     lists::{Limit, Page, Slice, part},
     modules::Nothing,
     state::AppState,
 };
 
-/// The longest text a person can write at once, in characters.
-const MAX_TEXT: usize = 4096;
-/// The longest name of an assignee, in characters.
-const MAX_NAME: usize = 128;
-
 /// One observation kept with an incident.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct Evidence {
     /// `e1`, `e2`, …
-    id: String,
+    pub(super) id: String,
     /// `log`, `metric` or `change`.
-    kind: &'static str,
+    pub(super) kind: &'static str,
     #[schema(value_type = String, format = DateTime)]
-    at: Timestamp,
-    source: String,
+    pub(super) at: Timestamp,
+    pub(super) source: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    text: Option<String>,
+    pub(super) text: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<String>,
+    pub(super) name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    value: Option<f64>,
+    pub(super) value: Option<f64>,
     /// Of a change: when it was last seen so.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     until: Option<Timestamp>,
     /// Of a change, what was measured: `value`, `lines`, `all_lines`, `errors`, `alert`, `incident` or `looked`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    measure: Option<&'static str>,
+    pub(super) measure: Option<&'static str>,
     /// Of a change: what it was before, a median.
     #[serde(skip_serializing_if = "Option::is_none")]
-    usual: Option<f64>,
+    pub(super) usual: Option<f64>,
     /// Of a change: how far it strayed from that before.
     #[serde(skip_serializing_if = "Option::is_none")]
     spread: Option<f64>,
@@ -66,10 +58,10 @@ pub struct Evidence {
     count: Option<u64>,
     /// Of a metric: the least that was expected there before it was seen.
     #[serde(skip_serializing_if = "Option::is_none")]
-    expected_low: Option<f64>,
+    pub(super) expected_low: Option<f64>,
     /// Of a metric: the most that was expected.
     #[serde(skip_serializing_if = "Option::is_none")]
-    expected_high: Option<f64>,
+    pub(super) expected_high: Option<f64>,
 }
 
 impl From<Kept> for Evidence {
@@ -103,41 +95,45 @@ impl From<Kept> for Evidence {
 /// An incident, with the first 50 of its alerts and of its evidence.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct Incident {
-    id: String,
-    title: String,
-    description: String,
+    pub(super) id: String,
+    pub(super) title: String,
+    pub(super) description: String,
     /// `debug`, `info`, `warning`, `error` or `critical`.
     #[schema(value_type = String)]
-    severity: Severity,
+    pub(super) severity: Severity,
     /// `open`, `acknowledged` or `resolved`.
     #[schema(value_type = String)]
-    status: IncidentStatus,
-    detected_by: String,
-    rule: String,
-    source: String,
-    labels: BTreeMap<String, String>,
-    occurrences: u64,
+    pub(super) status: IncidentStatus,
+    pub(super) detected_by: String,
+    pub(super) rule: String,
+    pub(super) source: String,
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) occurrences: u64,
     #[schema(value_type = String, format = DateTime)]
     opened_at: Timestamp,
     #[schema(value_type = String, format = DateTime)]
     last_seen_at: Timestamp,
     #[schema(value_type = Option<String>, format = DateTime)]
     acknowledged_at: Option<Timestamp>,
-    acknowledged_by: Option<String>,
-    assignee: Option<String>,
+    pub(super) acknowledged_by: Option<String>,
+    pub(super) assignee: Option<String>,
     #[schema(value_type = Option<String>, format = DateTime)]
     snoozed_until: Option<Timestamp>,
     #[schema(value_type = Option<String>, format = DateTime)]
     resolved_at: Option<Timestamp>,
-    resolution: Option<String>,
+    pub(super) resolution: Option<String>,
     /// The incident that took its alerts over, if one did; such an incident is in no list.
-    merged_into: Option<String>,
+    pub(super) merged_into: Option<String>,
+    /// The incident before it of the same fingerprint, if it had been over for too long to be opened again.
+    pub(super) recurrence_of: Option<String>,
+    /// How many came before it that way, one after the other.
+    pub(super) recurrence: u64,
     alerts: Vec<Alert>,
-    alert_count: u64,
+    pub(super) alert_count: u64,
     evidence: Vec<Evidence>,
-    evidence_count: u64,
+    pub(super) evidence_count: u64,
     /// Observations beyond what an incident keeps.
-    evidence_beyond: u64,
+    pub(super) evidence_beyond: u64,
     /// What happened, why, and what to do next, with what shows it.
     #[schema(value_type = Option<Object>)]
     explanation: Option<Explanation>,
@@ -175,6 +171,8 @@ impl From<IncidentDetail> for Incident {
             resolved_at: incident.resolved_at,
             resolution: incident.resolution,
             merged_into: incident.merged_into.map(|id| id.to_string()),
+            recurrence_of: detail.recurrence_of.map(|id| id.to_string()),
+            recurrence: detail.recurrence,
             alerts: detail.alerts.into_iter().map(Alert::from).collect(),
             alert_count: incident.alert_count,
             evidence: detail.evidence.into_iter().map(Evidence::from).collect(),
@@ -201,8 +199,13 @@ pub struct Wanted {
     severity: Option<Severity>,
     /// Who observed it, exactly.
     source: Option<String>,
-    /// Words that all occur in it; each may be cut short.
+    /// Words that all occur in its texts, its alerts' or its evidence's; each may be cut short. The first 16 count.
     q: Option<String>,
+    /// Whose it is: the name of an account.
+    assignee: Option<String>,
+    /// A label of the alert that opened it, `name=value`, exactly; may be given up to 8 times.
+    #[serde(default)]
+    label: Vec<String>,
     /// Opened then or later.
     #[param(value_type = Option<String>, format = DateTime)]
     since: Option<Timestamp>,
@@ -217,14 +220,30 @@ pub struct Wanted {
     cursor: Option<String>,
 }
 
-/// Incidents, newest first.
+/// The most labels that a list can be narrowed by.
+const MAX_LABELS: usize = 8;
+
+fn labels(given: &[String]) -> ApiResult<Vec<(String, String)>> {
+    if given.len() > MAX_LABELS {
+        return Err(ApiError::invalid("/label", "too_many", format!("at most {MAX_LABELS} labels")));
+    }
+    let pair = |text: &String| match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(ApiError::invalid("/label", "bad_label", "a label is given as name=value")),
+    };
+    given.iter().map(pair).collect()
+}
+
+/// Incidents, newest first. A page that was searched for may hold fewer than wanted and still name a next one: one page
+/// looks at 10,000 incidents at most.
 #[utoipa::path(get, path = "/api/incidents", tag = "incidents", params(Wanted), responses(
     (status = 200, description = "Incidents", body = Page<Incident>),
     (status = 422, description = "Not acceptable", body = ProblemBody),
 ))]
 pub async fn list(_caller: Guard<Viewer>, query: Query<Wanted>, state: web::Data<AppState>) -> ApiResult<HttpResponse> {
-    let Wanted { status, severity, source, q, since, until, limit, cursor } = query.0;
-    let filter = IncidentFilter { status, severity, source, q, since, until };
+    let Wanted { status, severity, source, q, assignee, label, since, until, limit, cursor } = query.0;
+    let labels = labels(&label)?;
+    let filter = IncidentFilter { status, severity, source, q, assignee, labels, since, until };
     let listed = state.ledger.read(move |reader| reader.incidents(&filter, &part(limit, cursor))).await?;
     Ok(HttpResponse::Ok().json(Page::of(listed, Incident::from)))
 }
@@ -261,12 +280,12 @@ pub async fn alerts(
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct Line {
     #[schema(value_type = String, format = DateTime)]
-    at: Timestamp,
-    actor: Doer,
+    pub(super) at: Timestamp,
+    pub(super) actor: Doer,
     /// What happened, such as `opened`, `alert_joined`, `acknowledged`, `note` or `resolved`.
     #[schema(value_type = String)]
-    kind: TimelineKind,
-    text: String,
+    pub(super) kind: TimelineKind,
+    pub(super) text: String,
 }
 
 impl From<TimelineEntry> for Line {
@@ -326,175 +345,4 @@ pub async fn explain(
     state.control.explain(id.clone(), caller.actor()).await?;
     let detail = state.ledger.read(move |reader| reader.incident(&id)).await?;
     Ok(HttpResponse::Ok().json(Incident::from(detail)))
-}
-
-/// What an operator does with one incident, once for an `Idempotency-Key`.
-pub struct Deed {
-    actor: Actor,
-    id: IncidentId,
-    key: IdempotencyKey,
-    state: web::Data<AppState>,
-}
-
-impl FromRequest for Deed {
-    type Error = actix_web::Error;
-    type Future = LocalBoxFuture<'static, Result<Deed, actix_web::Error>>;
-
-    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        type Parts = (Guard<Operator>, web::Path<String>, IdempotencyKey, web::Data<AppState>);
-        let parts = Parts::from_request(request, payload);
-        Box::pin(async move {
-            let (caller, id, key, state) = parts.await?;
-            Ok(Deed { actor: caller.actor(), id: IncidentId::given(id.into_inner()), key, state })
-        })
-    }
-}
-
-impl Deed {
-    /// Does it in one transaction; answers with the incident as it then stands.
-    async fn run(
-        self,
-        body: &[u8],
-        job: impl FnOnce(&mut Tx<'_>, &IncidentId, &Actor) -> Result<Stored, LedgerError> + Send + 'static,
-    ) -> ApiResult<HttpResponse> {
-        let Deed { actor, id, key, state } = self;
-        let answer = key.run(&state, body, move |tx| {
-            job(tx, &id, &actor)?;
-            answered(StatusCode::OK, &Incident::from(tx.incident(&id)?))
-        });
-        Ok(answer.await?.respond())
-    }
-}
-
-/// What a person wrote, within bounds and without blanks around it.
-fn written(field: &str, text: Option<String>, most: usize) -> ApiResult<String> {
-    let text = text.unwrap_or_default();
-    if text.chars().count() > most {
-        return Err(ApiError::invalid(field, "too_long", format!("at most {most} characters")));
-    }
-    Ok(text.trim().to_owned())
-}
-
-/// What to say when taking an incident.
-#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Acknowledge {
-    /// For the timeline; at most 4,096 characters.
-    #[serde(default)]
-    note: Option<String>,
-}
-
-/// Takes an incident: somebody is on it.
-#[utoipa::path(post, path = "/api/incidents/{id}/acknowledge", tag = "incidents", params(("id" = String, Path, description = "Its id")),
-    request_body = Option<Acknowledge>, responses(
-    (status = 200, description = "As it now is", body = Incident),
-    (status = 404, description = "No such incident", body = ProblemBody),
-    (status = 409, description = "It is acknowledged or resolved", body = ProblemBody),
-))]
-pub async fn acknowledge(deed: Deed, body: OptionalBody<Acknowledge>) -> ApiResult<HttpResponse> {
-    let note = written("/note", body.value.note, MAX_TEXT)?;
-    deed.run(&body.bytes, move |tx, id, actor| tx.incident_acknowledge(id, actor, &note)).await
-}
-
-/// What to say when resolving an incident.
-#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Resolve {
-    /// Why it is over; at most 4,096 characters.
-    #[serde(default)]
-    resolution: Option<String>,
-}
-
-/// Says that an incident is over. An alert of it that fires again opens it again.
-#[utoipa::path(post, path = "/api/incidents/{id}/resolve", tag = "incidents", params(("id" = String, Path, description = "Its id")),
-    request_body = Option<Resolve>, responses(
-    (status = 200, description = "As it now is", body = Incident),
-    (status = 404, description = "No such incident", body = ProblemBody),
-    (status = 409, description = "It is already resolved", body = ProblemBody),
-))]
-pub async fn resolve(deed: Deed, body: OptionalBody<Resolve>) -> ApiResult<HttpResponse> {
-    let resolution = written("/resolution", body.value.resolution, MAX_TEXT)?;
-    deed.run(&body.bytes, move |tx, id, actor| tx.incident_resolve(id, actor, &resolution)).await
-}
-
-/// Says that an incident is not over after all.
-#[utoipa::path(post, path = "/api/incidents/{id}/reopen", tag = "incidents", params(("id" = String, Path, description = "Its id")), responses(
-    (status = 200, description = "As it now is", body = Incident),
-    (status = 404, description = "No such incident", body = ProblemBody),
-    (status = 409, description = "It is not resolved, or another one is open for the same alert", body = ProblemBody),
-))]
-pub async fn reopen(deed: Deed, body: OptionalBody<Nothing>) -> ApiResult<HttpResponse> {
-    deed.run(&body.bytes, move |tx, id, actor| tx.incident_reopen(id, actor)).await
-}
-
-/// Until when to put an incident aside.
-#[derive(Debug, Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Snooze {
-    /// In the future, at most 366 days ahead.
-    #[schema(value_type = String, format = DateTime)]
-    until: Timestamp,
-}
-
-/// Puts an incident aside until later, or until it gets worse.
-#[utoipa::path(post, path = "/api/incidents/{id}/snooze", tag = "incidents", params(("id" = String, Path, description = "Its id")),
-    request_body = Snooze, responses(
-    (status = 200, description = "As it now is", body = Incident),
-    (status = 404, description = "No such incident", body = ProblemBody),
-    (status = 409, description = "It is resolved", body = ProblemBody),
-    (status = 422, description = "The time is not acceptable", body = ProblemBody),
-))]
-pub async fn snooze(deed: Deed, body: Body<Snooze>) -> ApiResult<HttpResponse> {
-    let until = body.value.until;
-    deed.run(&body.bytes, move |tx, id, actor| tx.incident_snooze(id, actor, until)).await
-}
-
-/// Whose an incident is to be.
-#[derive(Debug, Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Assign {
-    /// The name of an account; null for nobody.
-    #[serde(deserialize_with = "Option::deserialize")]
-    assignee: Option<String>,
-}
-
-/// Gives an incident to somebody, or to nobody.
-#[utoipa::path(post, path = "/api/incidents/{id}/assign", tag = "incidents", params(("id" = String, Path, description = "Its id")),
-    request_body = Assign, responses(
-    (status = 200, description = "As it now is", body = Incident),
-    (status = 404, description = "No such incident", body = ProblemBody),
-    (status = 422, description = "There is no such account", body = ProblemBody),
-))]
-pub async fn assign(deed: Deed, body: Body<Assign>) -> ApiResult<HttpResponse> {
-    let assignee = match written("/assignee", body.value.assignee, MAX_NAME)? {
-        name if name.is_empty() => None,
-        name => match deed.state.ledger.read(move |reader| reader.user(&name)).await? {
-            Some(user) => Some(user.name),
-            None => return Err(ApiError::invalid("/assignee", "unknown_user", "there is no account of this name")),
-        },
-    };
-    deed.run(&body.bytes, move |tx, id, actor| tx.incident_assign(id, actor, assignee.as_deref())).await
-}
-
-/// What to write down.
-#[derive(Debug, Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Note {
-    /// 1 to 4,096 characters.
-    text: String,
-}
-
-/// Writes something into an incident's timeline.
-#[utoipa::path(post, path = "/api/incidents/{id}/notes", tag = "incidents", params(("id" = String, Path, description = "Its id")),
-    request_body = Note, responses(
-    (status = 200, description = "The incident", body = Incident),
-    (status = 404, description = "No such incident", body = ProblemBody),
-    (status = 422, description = "The text is empty or too long", body = ProblemBody),
-))]
-pub async fn note(deed: Deed, body: Body<Note>) -> ApiResult<HttpResponse> {
-    let text = written("/text", Some(body.value.text), MAX_TEXT)?;
-    if text.is_empty() {
-        return Err(ApiError::invalid("/text", "empty", "write something"));
-    }
-    deed.run(&body.bytes, move |tx, id, actor| tx.incident_note(id, actor, &text)).await
 }

@@ -16,6 +16,8 @@ modules:
   connector.metrics: {enabled: false}
   detector.regex:
     rules: [{id: hostile, pattern: '(?s)^hostile (?P<rest>.*)$', severity: error, title: 'Log: $rest', max_alerts_per_minute: 100000}]
+  detector.threshold:
+    rules: [{id: hot, metric: heat, op: gt, value: 90, severity: error}]
   action.safe:
     actions:
       - {id: say, title: 'Say {words}', risk: disruptive, argv: ['/bin/echo', '{words}'], params: {words: {type: text, pattern: '.+'}}}
@@ -57,6 +59,11 @@ async fn plays(story: &str) {
 #[tokio::test]
 async fn an_incident_appears_changes_and_goes_without_a_reload_and_a_lost_connection_is_admitted() {
     plays("live.mjs").await;
+}
+
+#[tokio::test]
+async fn incidents_are_found_by_what_they_rest_on_and_looked_back_at() {
+    plays("looking_back.mjs").await;
 }
 
 #[tokio::test]

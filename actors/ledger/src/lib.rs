@@ -68,6 +68,8 @@ pub use self::{
         explanations::{NewExplanation, StoredExplanation, Unexplained},
         idempotency::{Idempotent, StoredAnswer},
         incidents_list::{Evidence, IncidentDetail, IncidentFilter},
+        incidents_record::{ActionRecord, IncidentRecord, Milestones, Vote},
+        incidents_stats::{IncidentStats, Tally, Took},
         keys::{KeyOwner, KeyRecord, NewKey, may_have_key},
         kill_switch::KillSwitch,
         outbox::{Leased, MAX_DELIVERY, NewDelivery, Patience, Waiting},

@@ -269,6 +269,7 @@ pub(crate) fn open(options: Options) -> Result<(Arc<Shared>, WriterState), OpenE
         }
     }
     let made = migrate(&mut conn, &path)?;
+    tables::incidents_words::fill(&mut conn).map_err(|source| classify(&path, source))?;
     let heads = heads_with_tree(&mut conn).map_err(|source| classify(&path, source))?;
     if !options.after_restore {
         published::not_behind(&dir, &mut conn, heads.audit.size)?;

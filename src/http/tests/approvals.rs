@@ -160,6 +160,19 @@ async fn an_action_goes_from_the_catalogue_to_its_end_and_shows_in_the_incident(
     assert_eq!(again.code(), "token_used");
     let log = shop.api.log.text();
     assert!(!log.contains(&token) && !log.contains(token.rsplit('.').next().unwrap()), "no token in the log");
+    // what was agreed to by whom stands in the record of the incident
+    let path = format!("/api/incidents/{}/postmortem", shop.incident);
+    let record = shop.api.get(ada, &format!("{path}?format=json")).await.expect(200).body;
+    let action = &record["actions"][0];
+    assert_eq!((&action["id"], &action["plan_digest"]), (&approval["id"], &approval["plan_digest"]));
+    assert_eq!((&action["approved_by"][0]["by"], &action["approved_by"][0]["reason"]), (&json!("bob"), &json!("go")));
+    assert_eq!((&action["approved_by"][0]["plan_digest"], &action["execution"]["status"]), (&approval["plan_digest"], &json!("succeeded")));
+    assert_eq!(record["impact"]["mitigated_by"], action["execution"]["id"]);
+    assert!(record["impact"]["time_to_mitigate_secs"].as_f64().unwrap() >= 0.0);
+    let document = shop.api.get(ada, &path).await.expect(200).body;
+    let document = document.as_str().unwrap();
+    let digest = approval["plan_digest"].as_str().unwrap();
+    assert!(document.contains("approved by `bob` at ") && document.contains(digest), "{document}");
     shop.close().await;
 }
 

@@ -31,9 +31,14 @@ pub(super) fn start_pipeline(api: &Api) -> Supervisor {
 }
 
 pub(super) async fn claim(api: &Api, name: &str, transition: Transition) {
+    tell(api, record(api, name, transition)).await;
+}
+
+/// What a detector says of the alert `name` now.
+pub(super) fn record(api: &Api, name: &str, transition: Transition) -> AlertRecord {
     let at = api.clock.now();
     let over = transition == Transition::Resolved;
-    let record = AlertRecord {
+    AlertRecord {
         alert: AlertId::derived(&[name]),
         detected_by: "detector.regex".to_owned(),
         rule: name.to_owned(),
@@ -51,7 +56,11 @@ pub(super) async fn claim(api: &Api, name: &str, transition: Transition) {
         labels: BTreeMap::from([("host".to_owned(), "db-7".to_owned())]),
         supports: false,
         evidence: vec![Observation::Log { at, source: "checkout".to_owned(), text: "connection refused".to_owned() }],
-    };
+    }
+}
+
+/// Commits what a detector says, and waits until the pipeline has decided on it.
+pub(super) async fn tell(api: &Api, record: AlertRecord) {
     let ledger = &api.state.ledger;
     ledger.write(Priority::Bulk, move |tx| tx.commit_alerts("detector.regex", 0, vec![record], Vec::new())).await.unwrap();
     let head = ledger.alerts().head();

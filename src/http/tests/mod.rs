@@ -9,6 +9,7 @@ mod dashboard;
 mod framing;
 mod hostile;
 mod idempotency;
+mod incident_store;
 mod incidents;
 mod ingest;
 mod live;

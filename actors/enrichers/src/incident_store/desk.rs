@@ -213,6 +213,7 @@ impl<'a> Desk<'a> {
             evidence_count: 0,
         };
         let mut change = IncidentChange::founding(incident);
+        change.recurrence_of = self.last_resolved(record.fingerprint).map(|state| state.incident.id.clone());
         change.fingerprints.push(record.fingerprint);
         self.incident_order.push(id.clone());
         self.incidents.insert(id.clone(), change);

@@ -1,4 +1,4 @@
-//! The tables of `0009_grouping`. Kept equal to `migrations/sqlite`; a test compares.
+//! The tables of `0009_grouping`, and of `0013_incident_store` what undoes a grouping. Kept equal to `migrations/sqlite`; a test compares.
 
 diesel::table! {
     incident_key (key, num) {
@@ -9,5 +9,21 @@ diesel::table! {
         opened -> BigInt,
         counts -> Bool,
         storm -> Bool,
+    }
+}
+
+diesel::table! {
+    incident_merge (num) {
+        num -> BigInt,
+        target -> Text,
+        at -> BigInt,
+        before -> Text,
+    }
+}
+
+diesel::table! {
+    incident_merge_alert (num, alert) {
+        num -> BigInt,
+        alert -> Text,
     }
 }

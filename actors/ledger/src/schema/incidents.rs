@@ -1,4 +1,4 @@
-//! The tables of `0002_incidents` as Diesel sees them.
+//! The tables of `0002_incidents` and `0013_incident_store` as Diesel sees them.
 
 diesel::table! {
     alert (num) {
@@ -60,6 +60,24 @@ diesel::table! {
         look_at -> Nullable<BigInt>,
         key_count -> BigInt,
         pinned -> Bool,
+    }
+}
+
+diesel::table! {
+    incident_course (num) {
+        num -> BigInt,
+        recurrence_of -> Nullable<Text>,
+        recurrence -> BigInt,
+        first_acknowledged_at -> Nullable<BigInt>,
+        reopened -> BigInt,
+    }
+}
+
+diesel::table! {
+    incident_words (num) {
+        num -> BigInt,
+        full -> Bool,
+        words -> Text,
     }
 }
 

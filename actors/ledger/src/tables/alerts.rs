@@ -35,8 +35,8 @@ pub struct AlertFilter {
     pub incident: Option<IncidentId>,
 }
 
-/// Stores an alert as it now stands.
-pub(crate) fn put(conn: &mut SqliteConnection, state: &AlertState) -> Result<(), LedgerError> {
+/// Stores an alert as it now stands; says whether it is a new one.
+pub(crate) fn put(conn: &mut SqliteConnection, state: &AlertState) -> Result<bool, LedgerError> {
     let row = AlertRow::of(state)?;
     let found = diesel::update(t::alert.filter(t::id.eq(&row.id)))
         .set((
@@ -55,7 +55,7 @@ pub(crate) fn put(conn: &mut SqliteConnection, state: &AlertState) -> Result<(),
     if found == 0 {
         diesel::insert_into(t::alert).values(&row).execute(conn)?;
     }
-    Ok(())
+    Ok(found == 0)
 }
 
 /// Marks every alert of the incident that still holds as resolved by a person.

@@ -83,6 +83,11 @@ fn find(conn: &mut SqliteConnection, id: &ExecutionId) -> Result<ExecutionRow, L
     row.ok_or_else(|| LedgerError::NotFound("this execution".to_owned()))
 }
 
+/// One run.
+pub(crate) fn load(conn: &mut SqliteConnection, id: &ExecutionId) -> Result<Execution, LedgerError> {
+    find(conn, id)?.read()
+}
+
 /// A token that is to be used up.
 #[derive(Debug, Clone)]
 pub struct Consumption {
@@ -430,7 +435,7 @@ fn may_execute(standing: &Standing, person: &Voter) -> bool {
 impl Reader<'_> {
     /// One run.
     pub fn execution(&mut self, id: &ExecutionId) -> Result<Execution, LedgerError> {
-        find(self.conn, id)?.read()
+        load(self.conn, id)
     }
 
     /// Every run without an end on record. `boot` names this run of the process.

@@ -1,4 +1,4 @@
-//! `incident`, `incident_fingerprint`, `incident_text`, `evidence`: writing single rows.
+//! `incident`, `incident_fingerprint`, `evidence`: writing single rows.
 
 use diesel::{prelude::*, sql_query, sql_types};
 use opspilot_kernel::{
@@ -9,6 +9,7 @@ use opspilot_kernel::{
 };
 
 use super::{
+    incidents_course,
     incidents_rows::{IncidentRow, json, stored},
     incidents_state::IncidentState,
 };
@@ -17,32 +18,14 @@ use crate::{
     schema::{evidence, incident, incident_fingerprint},
 };
 
-/// Stores a new incident with its words; says its number.
-pub(crate) fn insert(conn: &mut SqliteConnection, state: &IncidentState) -> Result<i64, LedgerError> {
+/// Stores a new incident, which may be one that came back; says its number.
+pub(crate) fn insert(conn: &mut SqliteConnection, state: &IncidentState, before: Option<&IncidentId>) -> Result<i64, LedgerError> {
     let row = IncidentRow::of(0, state)?;
-    let num: i64 = diesel::insert_into(incident::table).values(&row).returning(incident::num).get_result(conn)?;
-    sql_query("INSERT INTO incident_text (rowid, words) VALUES (?, ?)")
-        .bind::<sql_types::BigInt, _>(num)
-        .bind::<sql_types::Text, _>(words(state))
-        .execute(conn)?;
+    let num = diesel::insert_into(incident::table).values(&row).returning(incident::num).get_result(conn)?;
+    if let Some(before) = before {
+        incidents_course::came_back(conn, num, before)?;
+    }
     Ok(num)
-}
-
-/// What an incident is found by. Nothing of it changes after the incident was opened.
-fn words(state: &IncidentState) -> String {
-    let founded = &state.incident;
-    let mut words = vec![founded.id.as_str(), &founded.title, &founded.description, &founded.source, &founded.rule, &founded.detected_by];
-    words.extend(founded.labels.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]));
-    words.join(" ")
-}
-
-/// Takes the words of an incident out of the search; the index itself keeps no copy to take them from.
-pub(crate) fn forget_words(conn: &mut SqliteConnection, num: i64, state: &IncidentState) -> Result<(), LedgerError> {
-    sql_query("INSERT INTO incident_text (incident_text, rowid, words) VALUES ('delete', ?, ?)")
-        .bind::<sql_types::BigInt, _>(num)
-        .bind::<sql_types::Text, _>(words(state))
-        .execute(conn)?;
-    Ok(())
 }
 
 /// Stores a change of an incident that was read at the revision before; says its number.

@@ -2,11 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use diesel::{
-    prelude::*,
-    sql_query,
-    sql_types::{BigInt, Text},
-};
+use diesel::prelude::*;
 use opspilot_kernel::{
     alert::{Alert, Observation},
     approval::Approval,
@@ -19,8 +15,9 @@ use opspilot_kernel::{
 use serde::Serialize;
 
 use super::{
-    alerts, approvals, explanations,
-    incidents_rows::{IncidentRow, counted, json, meaning, parsed},
+    alerts, approvals, explanations, incidents_course,
+    incidents_rows::{IncidentRow, counted, meaning, parsed},
+    incidents_search::{Sought, search},
     incidents_state::IncidentState,
 };
 use crate::{
@@ -34,9 +31,6 @@ use crate::{
 const FIRST: i64 = 50;
 /// Evidence in one list, in bytes; the incidents behind it show none, and say so by their count.
 const EVIDENCE_BYTES: usize = 8 << 20;
-/// A search that finds more than this walks the list instead of sorting what it found.
-const FEW: i64 = 2000;
-
 /// Which incidents are wanted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct IncidentFilter {
@@ -46,12 +40,23 @@ pub struct IncidentFilter {
     pub severity: Option<Severity>,
     /// Who observed the founding alert.
     pub source: Option<String>,
-    /// Words that all occur in the title, description, source, rule, labels or id; each may be cut short.
+    /// Words that all occur in its own texts, its alerts' or its evidence's; each may be cut short.
     pub q: Option<String>,
+    /// Whose it is.
+    pub assignee: Option<String>,
+    /// Labels of the founding alert, all of them.
+    pub labels: Vec<(String, String)>,
     /// Opened at this time or later.
     pub since: Option<Timestamp>,
     /// Opened before this time.
     pub until: Option<Timestamp>,
+}
+
+impl IncidentFilter {
+    /// Whether there are filters that the index of words knows nothing of.
+    pub(super) fn narrows(&self) -> bool {
+        self.status.is_some() || self.severity.is_some() || self.assignee.is_some() || self.since.is_some() || self.until.is_some()
+    }
 }
 
 /// An incident with what it shows at first glance.
@@ -60,6 +65,10 @@ pub struct IncidentDetail {
     /// The incident.
     #[serde(flatten)]
     pub incident: Incident,
+    /// The incident before it of the same fingerprint, if this is one that came back.
+    pub recurrence_of: Option<IncidentId>,
+    /// How many came before it that way, one after the other.
+    pub recurrence: u64,
     /// The first of its alerts.
     pub alerts: Vec<Alert>,
     /// The first of its evidence, and whatever its explanation cites.
@@ -87,16 +96,18 @@ pub struct Evidence {
 }
 
 impl Reader<'_> {
-    /// Incidents, newest first.
+    /// Incidents, newest first. A page of a search may hold fewer than wanted, or none, and still not be the last.
     pub fn incidents(&mut self, filter: &IncidentFilter, page: &Page) -> Result<Listed<IncidentDetail>, LedgerError> {
-        let rows = match words(filter.q.as_deref()) {
-            Some(words) => self.search(filter, page, &words)?,
-            None => list_query(filter, page)?.limit(one_more(page)).load(self.conn)?,
+        let found = match Sought::of(filter)? {
+            Some(sought) => search(self.conn, filter, &sought, page)?,
+            None => {
+                let rows = list_query(filter, page)?.limit(one_more(page)).load(self.conn)?;
+                listed(rows, page, |row: &IncidentRow| format!("{}.{}", row.opened_at, row.num), Ok)?
+            }
         };
-        let cursor = |row: &IncidentRow| format!("{}.{}", row.opened_at, row.num);
         let mut budget = EVIDENCE_BYTES;
-        let conn = &mut *self.conn;
-        listed(rows, page, cursor, |row| detail(conn, row, &mut budget))
+        let items = found.items.into_iter().map(|row| detail(self.conn, row, &mut budget)).collect::<Result<_, LedgerError>>()?;
+        Ok(Listed { items, next_cursor: found.next_cursor })
     }
 
     /// One incident.
@@ -117,33 +128,6 @@ impl Reader<'_> {
         }
         Ok(open)
     }
-
-    /// Words are looked up in the index of words. A few finds are sorted; of many, those in front are
-    /// found sooner by walking the list and asking for each whether it is one.
-    fn search(&mut self, filter: &IncidentFilter, page: &Page, words: &str) -> Result<Vec<IncidentRow>, LedgerError> {
-        let found: Vec<NumRow> = sql_query("SELECT rowid AS num FROM incident_text WHERE incident_text MATCH ? LIMIT ?")
-            .bind::<Text, _>(words)
-            .bind::<BigInt, _>(FEW + 1)
-            .load(self.conn)?;
-        let query = list_query(filter, page)?;
-        let rows = if found.len() > usize::try_from(FEW).unwrap_or(usize::MAX) {
-            let is_found = diesel::dsl::sql::<diesel::sql_types::Bool>(
-                "EXISTS (SELECT 1 FROM incident_text WHERE incident_text.rowid = incident.num AND incident_text MATCH ",
-            )
-            .bind::<Text, _>(words.to_owned())
-            .sql(")");
-            query.filter(is_found).limit(one_more(page)).load(self.conn)?
-        } else {
-            let nums: Vec<i64> = found.into_iter().map(|row| row.num).collect();
-            let among = diesel::dsl::sql::<diesel::sql_types::Bool>("incident.num IN (SELECT value FROM json_each(")
-                .bind::<Text, _>(json(&nums)?)
-                .sql("))");
-            // sorted by what no index has: or SQLite would walk the whole list in search of these few
-            let order = diesel::dsl::sql::<BigInt>("+incident.opened_at DESC, incident.num DESC");
-            query.filter(among).order(order).limit(one_more(page)).load(self.conn)?
-        };
-        Ok(rows)
-    }
 }
 
 impl Tx<'_> {
@@ -161,21 +145,10 @@ fn one(conn: &mut SqliteConnection, id: &IncidentId) -> Result<IncidentDetail, L
     detail(conn, row, &mut budget)
 }
 
-#[derive(QueryableByName)]
-struct NumRow {
-    #[diesel(sql_type = BigInt)]
-    num: i64,
-}
-
-pub(super) type ListQuery<'a> = diesel::dsl::IntoBoxed<
-    'a,
-    diesel::dsl::Select<incident::table, diesel::dsl::AsSelect<IncidentRow, diesel::sqlite::Sqlite>>,
-    diesel::sqlite::Sqlite,
->;
-
-pub(super) fn list_query(filter: &IncidentFilter, page: &Page) -> Result<ListQuery<'static>, LedgerError> {
+/// The incidents that pass the filters, whatever words are looked for.
+pub(super) fn filtered(filter: &IncidentFilter) -> incident::BoxedQuery<'static, diesel::sqlite::Sqlite> {
     // what was merged into another is no more than a name for it
-    let mut query = incident::table.filter(incident::merged_into.is_null()).select(IncidentRow::as_select()).into_boxed();
+    let mut query = incident::table.filter(incident::merged_into.is_null()).into_boxed();
     if let Some(status) = filter.status {
         query = query.filter(incident::status.eq(status.as_str()));
     }
@@ -185,22 +158,36 @@ pub(super) fn list_query(filter: &IncidentFilter, page: &Page) -> Result<ListQue
     if let Some(source) = &filter.source {
         query = query.filter(incident::source.eq(source.clone()));
     }
+    if let Some(assignee) = &filter.assignee {
+        query = query.filter(incident::assignee.eq(assignee.clone()));
+    }
     if let Some(since) = filter.since {
         query = query.filter(incident::opened_at.ge(since.millis()));
     }
     if let Some(until) = filter.until {
         query = query.filter(incident::opened_at.lt(until.millis()));
     }
+    query
+}
+
+pub(super) type ListQuery =
+    diesel::dsl::Select<incident::BoxedQuery<'static, diesel::sqlite::Sqlite>, diesel::dsl::AsSelect<IncidentRow, diesel::sqlite::Sqlite>>;
+
+/// The list in its own order, from where the page before ended.
+pub(super) fn list_query(filter: &IncidentFilter, page: &Page) -> Result<ListQuery, LedgerError> {
+    let mut query = filtered(filter);
     if let Some(cursor) = &page.cursor {
         let (opened_at, num) = time_cursor(cursor)?;
         let behind = incident::opened_at.lt(opened_at).or(incident::num.lt(num));
         query = query.filter(incident::opened_at.le(opened_at)).filter(behind);
     }
-    Ok(query.order((incident::opened_at.desc(), incident::num.desc())))
+    Ok(query.order((incident::opened_at.desc(), incident::num.desc())).select(IncidentRow::as_select()))
 }
 
 fn detail(conn: &mut SqliteConnection, row: IncidentRow, budget: &mut usize) -> Result<IncidentDetail, LedgerError> {
     let num = row.num;
+    let course = incidents_course::of(conn, num)?;
+    let (recurrence_of, recurrence) = (course.recurrence_of.map(IncidentId::given), counted(course.recurrence)?);
     let IncidentState { mut incident, evidence_beyond, timeline_beyond, .. } = row.state()?;
     let alerts = alerts::first_of(conn, incident.id.as_str(), FIRST)?;
     let explained = explanations::of(conn, num)?;
@@ -225,17 +212,18 @@ fn detail(conn: &mut SqliteConnection, row: IncidentRow, budget: &mut usize) -> 
         None => (None, Vec::new()),
     };
     let approvals = approvals::of_incident(conn, incident.id.as_str())?;
-    Ok(IncidentDetail { incident, alerts, evidence: pieces, evidence_beyond, timeline_beyond, explanation, similar, approvals })
-}
-
-/// The search as the index of words understands it: every word, each of which may be cut short.
-fn words(q: Option<&str>) -> Option<String> {
-    let quoted: Vec<String> = q?
-        .split_whitespace()
-        .filter(|word| word.chars().any(char::is_alphanumeric))
-        .map(|word| format!("\"{}\"*", word.replace('"', "\"\"")))
-        .collect();
-    (!quoted.is_empty()).then(|| quoted.join(" "))
+    Ok(IncidentDetail {
+        incident,
+        recurrence_of,
+        recurrence,
+        alerts,
+        evidence: pieces,
+        evidence_beyond,
+        timeline_beyond,
+        explanation,
+        similar,
+        approvals,
+    })
 }
 
 /// One item more than the page holds shows whether there is a next page.

@@ -22,7 +22,9 @@ use opspilot_kernel::{
 use super::{
     incidents,
     incidents_rows::{json, stored},
+    incidents_split::{self, Before},
     incidents_state::{BoardRequest, HeldKey, KeyHolder, Merge},
+    incidents_words,
 };
 use crate::{
     error::LedgerError,
@@ -130,10 +132,12 @@ pub(crate) fn drop_keys(conn: &mut SqliteConnection, num: i64) -> Result<(), Led
 }
 
 impl Tx<'_> {
-    /// Moves what belongs to `merge.from` to `merge.into`; both rows say already what comes of it.
-    pub(super) fn move_rows(&mut self, merge: &Merge) -> Result<(), LedgerError> {
-        let (from, _) = incidents::load(self.conn, &merge.from)?;
+    /// Moves what belongs to `merge.from` to `merge.into`; both rows say already what comes of it, `before` how they stood.
+    pub(super) fn move_rows(&mut self, merge: &Merge, before: Before) -> Result<(), LedgerError> {
+        let (from, ended) = incidents::load(self.conn, &merge.from)?;
         let (into, state) = incidents::load(self.conn, &merge.into)?;
+        incidents_split::remember(self.conn, self.work.now, (from, &ended), into, merge, before)?;
+        incidents_words::take_over(self.conn, from, into)?;
         let into_id = merge.into.as_str();
         sql_query("UPDATE OR IGNORE incident_fingerprint SET num = ?, incident = ? WHERE num = ?")
             .bind::<BigInt, _>(into)
@@ -196,6 +200,7 @@ impl Tx<'_> {
             return Err(LedgerError::Conflict(text));
         }
         let now = self.now();
+        let before = Before::of(Some(&source), Some(&target));
         let evidence = source.incident.evidence_count.min(MOST_EVIDENCE.saturating_sub(target.incident.evidence_count));
         target.take_over(&source, evidence);
         source.merge_into(into, now);
@@ -213,7 +218,7 @@ impl Tx<'_> {
             timeline::add(self.conn, num, already, &[line])?;
             self.event(Event::IncidentUpdated { incident: Box::new(state.incident.clone()), changes: vec![TimelineKind::Merged] })?;
         }
-        self.move_rows(&Merge { from: from.clone(), into: into.clone(), evidence })?;
+        self.move_rows(&Merge { from: from.clone(), into: into.clone(), evidence }, before)?;
         self.audit_incident(actor, "INC09I", from, &format!("merged into {into}"))?;
         self.approvals_of_resolved(from, actor)?;
         Ok(target.incident)

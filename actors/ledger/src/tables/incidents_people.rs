@@ -11,6 +11,7 @@
 //! | `INC06I` | it was assigned |
 //! | `INC07I` | somebody wrote something down |
 //! | `INC08I` | it got worse, and so lost its acknowledgement |
+//! | `INC10I` | alerts were taken out of it |
 
 use std::time::Duration;
 

@@ -18,13 +18,14 @@ use opspilot_kernel::{
 
 use super::{
     incidents_rows::{AlertRow, IncidentRow, counted, json},
+    incidents_split::Before,
     incidents_state::{Board, BoardRequest, Commit, FingerprintState, IncidentChange},
 };
 use crate::{
     error::LedgerError,
     read::Reader,
     schema::{follower_cursor, incident},
-    tables::{alerts, decisions, incidents, incidents_merge, timeline},
+    tables::{alerts, decisions, incidents, incidents_merge, incidents_words, timeline},
     tx::{Tx, loaded},
 };
 
@@ -118,14 +119,35 @@ impl Tx<'_> {
     /// moved (a person acted, or another run of the pipeline was faster): read again, decide again.
     pub fn apply_decisions(&mut self, commit: Commit) -> Result<(), LedgerError> {
         self.still_as_read(&commit)?;
-        for alert in &commit.alerts {
-            alerts::put(self.conn, alert)?;
+        let stood: Vec<Before> = commit.merges.iter().map(|merge| Before::stored(self.conn, merge)).collect::<Result<_, _>>()?;
+        let mut new = Vec::new();
+        for state in &commit.alerts {
+            if alerts::put(self.conn, state)? {
+                new.push(&state.alert);
+            }
         }
+        let (mut words, mut nums) = (BTreeMap::new(), BTreeMap::new());
         for change in commit.incidents {
-            self.apply_change(commit.module, change)?;
+            let id = change.state.incident.id.clone();
+            let mut fresh = BTreeSet::new();
+            change.evidence.iter().for_each(|(_, piece)| incidents_words::of_evidence(piece, &mut fresh));
+            if let Some(founded) = &change.founded {
+                fresh.append(&mut incidents_words::of_incident(founded));
+            }
+            let num = self.apply_change(commit.module, change)?;
+            nums.insert(id, num);
+            words.insert(num, fresh);
         }
-        for merge in &commit.merges {
-            self.move_rows(merge)?;
+        for alert in new {
+            let num = alert.incident_id.as_ref().and_then(|id| nums.get(id));
+            if let Some(fresh) = num.and_then(|num| words.get_mut(num)) {
+                incidents_words::of_alert(alert, fresh);
+            }
+        }
+        words.retain(|_, fresh| !fresh.is_empty());
+        incidents_words::add(self.conn, words)?;
+        for (merge, before) in commit.merges.iter().zip(stood) {
+            self.move_rows(merge, before)?;
         }
         for decision in &commit.decisions {
             decisions::put(self.conn, decision)?;
@@ -161,11 +183,23 @@ impl Tx<'_> {
         }
     }
 
-    fn apply_change(&mut self, module: &str, change: IncidentChange) -> Result<(), LedgerError> {
-        let IncidentChange { mut state, founded, fingerprints, keys, evidence, evidence_taken_over, timeline, changes, lifecycle } = change;
+    fn apply_change(&mut self, module: &str, change: IncidentChange) -> Result<i64, LedgerError> {
+        let IncidentChange {
+            mut state,
+            founded,
+            recurrence_of,
+            fingerprints,
+            keys,
+            evidence,
+            evidence_taken_over,
+            timeline,
+            changes,
+            lifecycle,
+        } = change;
         state.rev += 1;
         let is_new = founded.is_some();
-        let num = if is_new { incidents::insert(self.conn, &state)? } else { incidents::update(self.conn, &state)? };
+        let num =
+            if is_new { incidents::insert(self.conn, &state, recurrence_of.as_ref())? } else { incidents::update(self.conn, &state)? };
         for fingerprint in fingerprints {
             incidents::add_fingerprint(self.conn, num, &state, fingerprint)?;
         }
@@ -202,7 +236,7 @@ impl Tx<'_> {
         if let Some(resolved) = resolved {
             self.approvals_of_resolved(&resolved, &actor)?;
         }
-        Ok(())
+        Ok(num)
     }
 }
 

@@ -233,6 +233,8 @@ pub struct IncidentChange {
     pub state: IncidentState,
     /// The incident as it was founded, if this batch founded it.
     pub founded: Option<Box<Incident>>,
+    /// If this batch founded it: the incident of the same fingerprint before it, which is over.
+    pub recurrence_of: Option<IncidentId>,
     /// Fingerprints it did not have before.
     pub fingerprints: Vec<Fingerprint>,
     /// Keys it has from here on.
@@ -255,6 +257,7 @@ impl IncidentChange {
         IncidentChange {
             state,
             founded: None,
+            recurrence_of: None,
             fingerprints: Vec::new(),
             keys: Vec::new(),
             evidence: Vec::new(),

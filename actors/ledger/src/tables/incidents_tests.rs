@@ -22,28 +22,30 @@ use super::{
 };
 use crate::{AlertFilter, AuditFilter, EventEntry, Ledger, LedgerError, Options, Page, Priority};
 
-const PIPELINE: &str = "core.pipeline";
+pub(super) const PIPELINE: &str = "core.pipeline";
 
-struct World {
-    ledger: Ledger,
-    clock: Arc<ManualClock>,
-    _dir: tempfile::TempDir,
+pub(super) struct World {
+    pub(super) ledger: Ledger,
+    pub(super) clock: Arc<ManualClock>,
+    pub(super) dir: tempfile::TempDir,
 }
 
 impl World {
-    fn new() -> World {
-        let dir = tempfile::tempdir().unwrap();
-        let clock = ManualClock::at(at(0));
-        let shared: Arc<ManualClock> = Arc::clone(&clock);
-        let ledger = Ledger::open(Options::new(dir.path(), shared)).unwrap();
-        World { ledger, clock, _dir: dir }
+    pub(super) fn new() -> World {
+        World::over(tempfile::tempdir().unwrap(), ManualClock::at(at(0)))
     }
 
-    fn commit(&self, commit: Commit) -> Result<(), LedgerError> {
+    pub(super) fn over(dir: tempfile::TempDir, clock: Arc<ManualClock>) -> World {
+        let shared: Arc<ManualClock> = Arc::clone(&clock);
+        let ledger = Ledger::open(Options::new(dir.path(), shared)).unwrap();
+        World { ledger, clock, dir }
+    }
+
+    pub(super) fn commit(&self, commit: Commit) -> Result<(), LedgerError> {
         self.ledger.write_blocking(Priority::Bulk, move |tx| tx.apply_decisions(commit))
     }
 
-    fn person<T: Send + 'static>(
+    pub(super) fn person<T: Send + 'static>(
         &self,
         job: impl FnOnce(&mut crate::Tx<'_>, &Actor) -> Result<T, LedgerError> + Send + 'static,
     ) -> Result<T, LedgerError> {
@@ -51,7 +53,7 @@ impl World {
         self.ledger.write_blocking(Priority::Control, move |tx| job(tx, &ada))
     }
 
-    fn read<T>(&self, query: impl FnOnce(&mut crate::Reader<'_>) -> Result<T, LedgerError>) -> T {
+    pub(super) fn read<T>(&self, query: impl FnOnce(&mut crate::Reader<'_>) -> Result<T, LedgerError>) -> T {
         self.ledger.read_blocking(query).unwrap()
     }
 
@@ -69,16 +71,16 @@ struct PlanRow {
     detail: String,
 }
 
-fn at(second: i64) -> Timestamp {
+pub(super) fn at(second: i64) -> Timestamp {
     Timestamp::from_millis(1_800_000_000_000 + second * 1000)
 }
 
-fn incident_id(name: &str) -> IncidentId {
+pub(super) fn incident_id(name: &str) -> IncidentId {
     IncidentId::derived(&[name])
 }
 
 /// A commit that founds the incident `name` with one firing alert.
-fn founding(name: &str, condition: u64, from: Seq, second: i64) -> Commit {
+pub(super) fn founding(name: &str, condition: u64, from: Seq, second: i64) -> Commit {
     let module = Actor::Module { id: "enricher.incidentStore".to_owned() };
     let alert = Alert {
         id: AlertId::derived(&[name]),
@@ -341,6 +343,8 @@ fn every_list_and_every_look_up_of_the_pipeline_is_answered_from_an_index() {
             severity: severity.filter(|_| on(1)),
             source: source.clone().filter(|_| on(2)),
             q: None,
+            assignee: None,
+            labels: Vec::new(),
             since: since.filter(|_| on(3)),
             until: since.filter(|_| on(3)),
         };
@@ -406,6 +410,7 @@ fn what_was_over_long_ago_goes_and_what_is_open_stays_whole() {
     assert_eq!(counted("SELECT count(*) FROM incident_fingerprint"), 3);
     assert_eq!(counted("SELECT count(*) FROM incident_text WHERE incident_text MATCH 'over'"), 0);
     assert_eq!(counted("SELECT count(*) FROM incident_text WHERE incident_text MATCH 'payments'"), 3);
+    assert_eq!(counted("SELECT count(*) FROM incident_words"), 3);
     assert_eq!(world.read(|reader| reader.timeline(&incident_id("open"), &Page::first(10))).items.len(), 1);
     let record = world.read(|reader| {
         reader.audit_verify()?;

@@ -14,14 +14,24 @@ pub(crate) mod executions;
 pub(crate) mod explanations;
 pub(crate) mod idempotency;
 pub(crate) mod incidents;
+pub(crate) mod incidents_course;
 pub(crate) mod incidents_list;
 pub(crate) mod incidents_merge;
 pub(crate) mod incidents_people;
 pub(crate) mod incidents_pipeline;
+pub(crate) mod incidents_record;
 pub(crate) mod incidents_rows;
+pub(crate) mod incidents_search;
+pub(crate) mod incidents_split;
+#[cfg(test)]
+mod incidents_split_tests;
 pub(crate) mod incidents_state;
+pub(crate) mod incidents_stats;
+#[cfg(test)]
+mod incidents_store_tests;
 #[cfg(test)]
 mod incidents_tests;
+pub(crate) mod incidents_words;
 pub(crate) mod keys;
 pub(crate) mod kill_switch;
 pub(crate) mod meta;

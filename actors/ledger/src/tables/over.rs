@@ -4,10 +4,10 @@
 use diesel::{connection::SimpleConnection, prelude::*, sql_query, sql_types::BigInt};
 use opspilot_kernel::time::Timestamp;
 
-use super::{incidents, incidents_merge, incidents_rows::IncidentRow};
+use super::{incidents_merge, incidents_rows::IncidentRow, incidents_split, incidents_words};
 use crate::{
     error::LedgerError,
-    schema::{alert, decision, evidence, explanation, incident, incident_fingerprint, timeline},
+    schema::{alert, decision, evidence, explanation, incident, incident_course, incident_fingerprint, timeline},
 };
 
 /// Incidents in one step: each may bring thousands of rows.
@@ -53,7 +53,9 @@ pub(crate) fn delete_before(conn: &mut SqliteConnection, before: Timestamp, rows
         gone.alerts += diesel::delete(own().filter(alert::num.ne(last_alert.unwrap_or(0)))).execute(conn)?;
         diesel::update(own()).set(alert::incident.eq(None::<String>)).execute(conn)?;
         let num = row.num;
-        incidents::forget_words(conn, num, &row.state()?)?;
+        incidents_words::forget(conn, num)?;
+        incidents_split::forget(conn, num)?;
+        diesel::delete(incident_course::table.find(num)).execute(conn)?;
         diesel::delete(incident::table.find(num)).execute(conn)?;
         diesel::delete(incident_fingerprint::table.filter(incident_fingerprint::num.eq(num))).execute(conn)?;
         diesel::delete(evidence::table.filter(evidence::incident.eq(num))).execute(conn)?;

@@ -4,7 +4,7 @@ use diesel::prelude::*;
 use opspilot_kernel::{ids::IncidentId, incident::TimelineEntry, time::Timestamp};
 
 use super::{
-    incidents,
+    incidents, incidents_course,
     incidents_rows::{json, meaning, parsed, stored, word},
 };
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     schema::timeline::dsl as t,
 };
 
-/// Adds lines behind the first `already`.
+/// Adds lines behind the first `already`; keeps in the incident what its statistics need of them.
 pub(crate) fn add(conn: &mut SqliteConnection, num: i64, already: u64, lines: &[TimelineEntry]) -> Result<(), LedgerError> {
     for (n, line) in (stored(already)? + 1..).zip(lines) {
         diesel::insert_into(t::timeline)
@@ -26,6 +26,7 @@ pub(crate) fn add(conn: &mut SqliteConnection, num: i64, already: u64, lines: &[
                 t::text.eq(&line.text),
             ))
             .execute(conn)?;
+        incidents_course::went(conn, num, line.kind, line.at)?;
     }
     Ok(())
 }

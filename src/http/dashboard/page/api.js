@@ -65,7 +65,8 @@ export async function call(method, path, body, headers = {}) {
 
 const id = encodeURIComponent;
 const query = (wanted) => {
-  const given = Object.entries(wanted).filter(([, value]) => value !== undefined && value !== null && value !== "");
+  const each = Object.entries(wanted).flatMap(([name, value]) => (Array.isArray(value) ? value.map((one) => [name, one]) : [[name, value]]));
+  const given = each.filter(([, value]) => value !== undefined && value !== null && value !== "");
   return given.length ? `?${new URLSearchParams(given)}` : "";
 };
 
@@ -74,9 +75,13 @@ export const logIn = (username, password) => call("POST", "/api/auth/login", { u
 export const logOut = () => call("POST", "/api/auth/logout");
 
 export const incidents = (wanted) => call("GET", `/api/incidents${query(wanted)}`);
+export const incidentStats = (wanted) => call("GET", `/api/incidents/stats${query(wanted)}`);
 export const incident = (name) => call("GET", `/api/incidents/${id(name)}`);
 export const timeline = (name) => call("GET", `/api/incidents/${id(name)}/timeline?limit=500`);
 export const explainWhy = (name) => call("GET", `/api/incidents/${id(name)}/explain-why?limit=100`);
+/** A document to keep, and a picture: the browser asks for them itself. */
+export const postmortem = (name) => `/api/incidents/${id(name)}/postmortem`;
+export const chart = (name) => `/api/incidents/${id(name)}/evidence.svg`;
 export const act = (name, what, body, key) => call("POST", `/api/incidents/${id(name)}/${what}`, body, key ? { "Idempotency-Key": key } : {});
 
 export const actions = () => call("GET", "/api/actions");

@@ -4,7 +4,7 @@ import { ago, exactPieces, left, moment, pieces } from "./words.js";
 
 const ATTRIBUTES = new Set([
   "id", "class", "for", "type", "name", "value", "title", "role", "lang", "dir", "placeholder", "autocomplete", "maxlength", "min", "max", "step",
-  "rows", "tabindex", "datetime", "open", "disabled", "required", "selected", "checked", "hidden", "method", "spellcheck", "inputmode", "enterkeyhint",
+  "rows", "tabindex", "datetime", "alt", "download", "open", "disabled", "required", "selected", "checked", "hidden", "method", "spellcheck", "inputmode", "enterkeyhint",
 ]);
 
 /** Makes an element. Links lead within this page or to this service. */
@@ -17,6 +17,9 @@ export function h(tag, props, ...children) {
     } else if (name === "href") {
       if (!/^(#|\/api\/)/.test(value)) throw new Error("a link leads within this service");
       element.setAttribute("href", value);
+    } else if (name === "src" && tag === "img") {
+      if (!value.startsWith("/api/")) throw new Error("a picture comes from this service");
+      element.setAttribute("src", value);
     } else if (ATTRIBUTES.has(name) || /^(aria|data)-[a-z-]+$/.test(name)) {
       element.setAttribute(name, value === true ? "" : String(value));
     } else {

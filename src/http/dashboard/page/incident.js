@@ -12,6 +12,8 @@ import { number, plural, spaced } from "./words.js";
 
 const heading = (text, id) => h("h3", { id }, text);
 
+const other = (id) => h("a", { href: `#/incidents/${encodeURIComponent(id)}` }, h("code", null, id));
+
 function head(incident) {
   const facts = [
     ["Opened", [at(incident.opened_at), " (", since(incident.opened_at), ")"]],
@@ -22,6 +24,8 @@ function head(incident) {
     ["Acknowledged", incident.acknowledged_at ? [at(incident.acknowledged_at), " by ", said(incident.acknowledged_by)] : null],
     ["Assigned to", incident.assignee ? said(incident.assignee) : null],
     ["Snoozed until", Date.parse(incident.snoozed_until ?? 0) > Date.now() ? at(incident.snoozed_until) : null],
+    ["Came back", incident.recurrence_of ? [`${incident.recurrence}×, the last time after `, other(incident.recurrence_of)] : null],
+    ["Merged into", incident.merged_into ? other(incident.merged_into) : null],
     ["Resolved", incident.resolved_at ? [at(incident.resolved_at), incident.resolution ? [": ", said(incident.resolution)] : null] : null],
   ].filter(([, value]) => value !== null);
   const labels = Object.entries(incident.labels ?? {});
@@ -31,7 +35,8 @@ function head(incident) {
     incident.description && incident.description !== incident.title ? h("p", { class: "prose" }, said(incident.description)) : null,
     h("dl", { class: "facts" }, facts.map(([name, value]) => [h("dt", null, name), h("dd", null, value)])),
     labels.length ? h("ul", { class: "labels", "aria-label": "Labels" }, labels.map(([name, value]) => h("li", null, said(name), "=", said(value)))) : null,
-    h("p", { class: "quiet" }, h("code", null, incident.id)),
+    h("p", { class: "quiet" }, h("code", null, incident.id), " · ",
+      h("a", { href: api.postmortem(incident.id), download: `postmortem-${incident.id}.md`, "data-key": "postmortem" }, "Post-mortem")),
   ];
 }
 
@@ -81,8 +86,11 @@ function evidence(incident) {
   };
   const rest = (incident.evidence_count ?? 0) - incident.evidence.length;
   const beyond = incident.evidence_beyond ?? 0;
+  const measured = incident.evidence.some((piece) => piece.kind === "metric");
   return [
-    heading("Evidence", "evidence"), h("ol", { class: "evidence", "aria-labelledby": "evidence" }, incident.evidence.map(item)),
+    heading("Evidence", "evidence"),
+    measured ? h("img", { class: "chart", src: api.chart(incident.id), alt: "What was measured, over time, with what was expected" }) : null,
+    h("ol", { class: "evidence", "aria-labelledby": "evidence" }, incident.evidence.map(item)),
     rest > 0 || beyond > 0 ? h("p", { class: "quiet" }, [rest > 0 ? `${rest} more kept` : null, beyond > 0 ? `${beyond} seen and not kept` : null].filter(Boolean).join(", "), ".") : null,
   ];
 }
@@ -177,7 +185,7 @@ export class IncidentView {
     const others = (open.detail?.approvals ?? []).filter((approval) => typeof approval === "object" && !own.some((one) => one.id === approval.id));
     approvals.show(queue([...own, ...others]));
     explanation.show({ id: incident.id, status: facts.status, explanation: incident.explanation ?? null, cited: (incident.evidence ?? []).map((piece) => piece.id) }, [mayOperate(), (state.catalogue ?? []).map((action) => action.id)]);
-    evidence.show({ evidence: incident.evidence, evidence_count: incident.evidence_count, evidence_beyond: incident.evidence_beyond, explanation: incident.explanation });
+    evidence.show({ id: incident.id, evidence: incident.evidence, evidence_count: incident.evidence_count, evidence_beyond: incident.evidence_beyond, explanation: incident.explanation });
     alerts.show({ alerts: incident.alerts, alert_count: incident.alert_count });
     runbooks.show(incident.runbooks, incident.explanation?.runbooks);
     similar.show(incident.similar);

@@ -11,6 +11,8 @@ const PAGE = 100;
 const KEPT = 600;
 const POLL = 10_000;
 const HEALTH = 20_000;
+const STATS = 60_000;
+export const STATS_DAYS = 7;
 
 export const RANK = { critical: 4, error: 3, warning: 2, info: 1, debug: 0 };
 
@@ -25,6 +27,7 @@ export const state = {
   approvals: new Map(),
   approvalsTrouble: null,
   health: null,
+  stats: null,
   killSwitch: null,
   catalogue: null,
   // `since`: when the feed was lost, or null while it is there
@@ -80,14 +83,34 @@ export const isAdmin = () => state.me?.role === "admin";
 
 const words = (text) => text.toLowerCase().split(/\s+/).filter(Boolean);
 
-/** Whether the incident belongs into the list as it is filtered. */
-export function wanted(incident) {
-  const { status, severity, source, q } = state.filter;
+/** What was written into the search: words, and perhaps whose it is and labels it has. */
+function sought(text) {
+  const asked = { q: [], assignee: "", label: [] };
+  for (const part of text.split(/\s+/).filter(Boolean)) {
+    if (part.startsWith("assignee:")) asked.assignee = part.slice(9);
+    else if (part.startsWith("label:") && part.includes("=", 7)) asked.label.push(part.slice(6));
+    else asked.q.push(part);
+  }
+  return { ...asked, q: asked.q.join(" ") };
+}
+
+/** Whether the filters let it into the list; what words it is found by, the service knows better. */
+function passes(incident) {
+  const { status, severity, source } = state.filter;
+  const { assignee, label } = sought(state.filter.q);
+  if (incident.merged_into) return false;
   if (status === "active" ? incident.status === "resolved" : status && incident.status !== status) return false;
   if (severity && incident.severity !== severity) return false;
   if (source && incident.source !== source) return false;
+  if (assignee && incident.assignee !== assignee) return false;
+  return label.every((one) => incident.labels?.[one.slice(0, one.indexOf("="))] === one.slice(one.indexOf("=") + 1));
+}
+
+/** Whether the incident belongs into the list as it is filtered, as far as its own texts tell. */
+export function wanted(incident) {
+  if (!passes(incident)) return false;
   const text = [incident.title, incident.description, incident.source, incident.rule, ...Object.values(incident.labels ?? {})].join(" ").toLowerCase();
-  return words(q).every((word) => text.includes(word));
+  return words(sought(state.filter.q).q).every((word) => text.includes(word));
 }
 
 /** As an engineer wants to see them: what burns first; what was put aside last. */
@@ -106,7 +129,7 @@ function light({ alerts, evidence, explanation, similar, runbooks, approvals, ch
 
 async function pageOf(filter, cursor) {
   const { status, severity, source, q } = filter;
-  const rest = { severity, source, q, limit: PAGE };
+  const rest = { severity, source, ...sought(q), limit: PAGE };
   if (status !== "active") return api.incidents({ ...rest, status, cursor });
   const pages = await Promise.all(["open", "acknowledged"].map((status) => api.incidents({ ...rest, status, limit: 300 })));
   return { items: pages.flatMap((page) => page.items), next_cursor: null, cut: pages.some((page) => page.next_cursor) };
@@ -170,13 +193,23 @@ export function openIncident(id) {
 
 /** Takes an incident as it now is; one that does not fit the filter leaves the list. */
 export function take(incident) {
-  if (!wanted(incident)) state.incidents.delete(incident.id);
-  else state.incidents.set(incident.id, light(incident));
+  // one that is there was found, perhaps by its evidence; one that is not is perhaps found when the list is read again
+  if (!passes(incident)) state.incidents.delete(incident.id);
+  else if (wanted(incident) || state.incidents.has(incident.id)) state.incidents.set(incident.id, { ...state.incidents.get(incident.id), ...light(incident) });
   if (state.incidents.size > KEPT) {
     for (const one of sorted().slice(KEPT)) state.incidents.delete(one.id);
   }
   changed();
 }
+
+/** How it went in the last days. */
+export const loadStats = calm(async () => {
+  try {
+    state.stats = await api.incidentStats({ since: new Date(Date.now() - STATS_DAYS * 86_400_000).toISOString() });
+  } catch {
+    // what was known before is not wrong
+  }
+}, 60);
 
 const absent = (problem) => problem.status === 404 || problem.status === 503;
 
@@ -268,6 +301,7 @@ export function resync() {
   refresh();
   loadApprovals();
   loadHealth();
+  loadStats();
 }
 
 const feed = new Feed({
@@ -301,6 +335,7 @@ export function begin(me) {
   resync();
   timers = [
     setInterval(loadHealth, HEALTH),
+    setInterval(loadStats, STATS),
     // without a feed the page still shows what is, a little late; and says so
     setInterval(() => { if (!state.feed.connected) { loadIncidents(); refresh(); loadApprovals(); } }, POLL),
   ];
@@ -313,6 +348,6 @@ export function end() {
   state.tokens.clear();
   state.incidents.clear();
   state.approvals.clear();
-  Object.assign(state, { me: null, open: null, health: null, killSwitch: null, catalogue: null, loaded: false, trouble: null, feed: { connected: false, since: null, why: "", refreshed: null } });
+  Object.assign(state, { me: null, open: null, health: null, stats: null, killSwitch: null, catalogue: null, loaded: false, trouble: null, feed: { connected: false, since: null, why: "", refreshed: null } });
   changed();
 }

@@ -1,0 +1,132 @@
+//! Finding incidents by words, labels and where they stand, at a cost that has a bound.
+//!
+//! Whatever is asked for, one page looks at [`SCAN`] incidents at most. There are two ways to find those that hold all
+//! words and pass all filters: from the filters, if few incidents pass them, and otherwise from the index of words, the
+//! newest first. Where that ends before the page is full it says where it stopped, and the next page goes on there.
+
+use diesel::{
+    prelude::*,
+    sql_query,
+    sql_types::{BigInt, Text},
+};
+
+use super::{
+    incidents_list::{IncidentFilter, filtered, listed, one_more},
+    incidents_rows::{IncidentRow, json},
+    incidents_words::{exact_source, exactly, holding, matching, wanted},
+};
+use crate::{
+    error::LedgerError,
+    read::{Listed, Page},
+    schema::incident,
+};
+
+/// Words of one search; further ones are not looked for.
+const WORDS: usize = 16;
+/// Incidents that one page of a search looks at.
+const SCAN: i64 = 10_000;
+/// Incidents that pass the filters are few if they are no more than this.
+const FEW: i64 = 5000;
+
+#[derive(QueryableByName)]
+struct NumRow {
+    #[diesel(sql_type = BigInt)]
+    num: i64,
+}
+
+/// What is looked for besides filters.
+pub(super) struct Sought {
+    matching: String,
+    /// As JSON, what must stand in the words.
+    holding: String,
+}
+
+impl Sought {
+    /// None if nothing is looked for: then filters alone decide, and the list is walked in its own order.
+    pub(super) fn of(filter: &IncidentFilter) -> Result<Option<Sought>, LedgerError> {
+        let begun = wanted(filter.q.as_deref().unwrap_or_default(), WORDS);
+        if begun.is_empty() && filter.labels.is_empty() {
+            return Ok(None);
+        }
+        let labels = filter.labels.iter().map(|(name, value)| exactly(name, value));
+        let exact: Vec<String> = labels.chain(filter.source.as_deref().map(exact_source)).collect();
+        Ok(Some(Sought { matching: matching(&begun, &exact), holding: json(&holding(&begun, &exact))? }))
+    }
+}
+
+/// Incidents that hold what is sought, in the order in which they were opened, newest first.
+pub(super) fn search(
+    conn: &mut SqliteConnection,
+    filter: &IncidentFilter,
+    sought: &Sought,
+    page: &Page,
+) -> Result<Listed<IncidentRow>, LedgerError> {
+    let before = match &page.cursor {
+        Some(cursor) => cursor.strip_prefix('n').and_then(|num| num.parse().ok()).ok_or(LedgerError::Cursor)?,
+        None => i64::MAX,
+    };
+    if filter.narrows() {
+        let query = filtered(filter).select(incident::num).filter(incident::num.lt(before)).limit(FEW + 1);
+        let few: Vec<i64> = query.load(conn)?;
+        if i64::try_from(few.len()).unwrap_or(i64::MAX) <= FEW {
+            let held = among(conn, &few, sought)?;
+            let rows = wide(conn, filter, &held, page)?;
+            return listed(rows, page, cursor, Ok);
+        }
+    }
+    // one more than is looked at says whether there are more to look at
+    let found: Vec<NumRow> =
+        sql_query("SELECT rowid AS num FROM incident_text WHERE incident_text MATCH ? AND rowid < ? ORDER BY rowid DESC LIMIT ?")
+            .bind::<Text, _>(&sought.matching)
+            .bind::<BigInt, _>(before)
+            .bind::<BigInt, _>(SCAN + 1)
+            .load(conn)?;
+    let mut found: Vec<i64> = found.into_iter().map(|row| row.num).collect();
+    let more = i64::try_from(found.len()).unwrap_or(i64::MAX) > SCAN;
+    if more {
+        found.pop();
+    }
+    let stopped = found.last().copied().filter(|_| more);
+    let mut rows = Vec::new();
+    // nearly always the first few are enough
+    let mut rest = found.as_slice();
+    let mut step = page.limit.saturating_add(1).max(64);
+    while !rest.is_empty() && rows.len() <= page.limit {
+        let (now, later) = rest.split_at(step.min(rest.len()));
+        let held = among(conn, now, sought)?;
+        rows.extend(wide(conn, filter, &held, page)?);
+        rest = later;
+        step = step.saturating_mul(4);
+    }
+    let mut answer = listed(rows, page, cursor, Ok)?;
+    answer.next_cursor = answer.next_cursor.or_else(|| stopped.map(|num| format!("n{num}")));
+    Ok(answer)
+}
+
+fn cursor(row: &IncidentRow) -> String {
+    format!("n{}", row.num)
+}
+
+/// Those of `nums` whose words hold all that is sought.
+fn among(conn: &mut SqliteConnection, nums: &[i64], sought: &Sought) -> Result<Vec<i64>, LedgerError> {
+    let rows: Vec<NumRow> = sql_query(
+        "SELECT w.num FROM json_each(?) c CROSS JOIN incident_words w \
+         WHERE w.num = c.value AND NOT EXISTS (SELECT 1 FROM json_each(?) s WHERE instr(w.words, s.value) = 0)",
+    )
+    .bind::<Text, _>(json(nums)?)
+    .bind::<Text, _>(&sought.holding)
+    .load(conn)?;
+    Ok(rows.into_iter().map(|row| row.num).collect())
+}
+
+/// Those of `nums` that pass the filters, newest first, one more than the page holds at most.
+fn wide(conn: &mut SqliteConnection, filter: &IncidentFilter, nums: &[i64], page: &Page) -> Result<Vec<IncidentRow>, LedgerError> {
+    if nums.is_empty() {
+        return Ok(Vec::new());
+    }
+    let among =
+        diesel::dsl::sql::<diesel::sql_types::Bool>("incident.num IN (SELECT value FROM json_each(").bind::<Text, _>(json(nums)?).sql("))");
+    // sorted by what no index has: or SQLite would walk a whole list in search of these few
+    let order = diesel::dsl::sql::<BigInt>("+incident.num DESC");
+    Ok(filtered(filter).select(IncidentRow::as_select()).filter(among).order(order).limit(one_more(page)).load(conn)?)
+}
