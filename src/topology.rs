@@ -43,10 +43,11 @@ pub(crate) use accounts::random_password;
 use control::Panel;
 pub(crate) use control::Switchboard;
 use groups::Groups;
-use modules::Modules;
+use modules::{Modules, Served};
 
 /// The stages that alerts pass, in this order.
-const STAGES: [ModuleId; 3] = [opspilot_enrichers::DEDUP, opspilot_enrichers::CORRELATOR, opspilot_enrichers::INCIDENT_STORE];
+const STAGES: [ModuleId; 4] =
+    [opspilot_enrichers::DEDUP, opspilot_enrichers::SILENCE, opspilot_enrichers::CORRELATOR, opspilot_enrichers::INCIDENT_STORE];
 
 /// Every module there is, category by category.
 pub fn catalogue() -> Vec<&'static Entry> {
@@ -232,7 +233,14 @@ impl Topology {
             gate,
             stopping: told,
         })?;
-        modules.serve(state.live.clone(), state.dashboard.clone(), state.pings.clone()).await;
+        modules
+            .serve(Served {
+                live: state.live.clone(),
+                dashboard: state.dashboard.clone(),
+                pings: state.pings.clone(),
+                silencing: state.silencing.clone(),
+            })
+            .await;
         modules.start_category("ui").await;
         let server = http::serve(web::Data::new(state), listener, tls, |_| {})?;
         health.present(ui::API);

@@ -44,6 +44,7 @@ pub mod settings;
 pub mod shapes;
 pub mod shell;
 pub mod signals;
+pub mod silences;
 pub mod state;
 pub mod strict;
 #[cfg(test)]
@@ -149,6 +150,12 @@ routes! {
     "/api/alerts/{id}" => { get: viewer alerts::get };
     "/api/alerts/{id}/explain-why" => { get: viewer alerts::explain_why };
     "/api/topology" => { get: viewer topology::get, put: operator topology::put };
+
+    // what people do not want to hear of, and when
+    "/api/silences" => { get: viewer silences::list, post: operator silences::set };
+    "/api/silences/preview" => { post: viewer silences::preview };
+    "/api/silences/{id}" => { get: viewer silences::get, delete: operator silences::expire };
+    "/api/maintenance-windows" => { get: viewer silences::windows::list };
 
     // what can be done about them, and who agrees to it
     "/api/actions" => { get: viewer actions::list };

@@ -30,6 +30,7 @@ use super::{
     refusals::Refusals,
     settings::Settings,
     shell::RequestIds,
+    silences::Silencing,
     tickets::Tickets,
 };
 
@@ -167,6 +168,8 @@ pub struct AppState {
     pub dashboard: Dashboard,
     /// Whose pings are taken.
     pub pings: Pings,
+    /// What `enricher.silence` goes by.
+    pub silencing: Silencing,
     /// What the process lets the API see and do.
     pub control: Arc<dyn Control>,
     /// Proposals, approvals, executions.
@@ -195,6 +198,7 @@ impl AppState {
             live: Live::new(&deps.registry)?,
             dashboard: Dashboard::default(),
             pings: Pings::default(),
+            silencing: Silencing::default(),
             request_ids: RequestIds::default(),
             refusals: Refusals::default(),
             metrics: HttpMetrics::register(&deps.registry)?,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use opspilot_enrichers::{CORRELATOR, DEDUP, INCIDENT_STORE, Rehearsal, Rehearsed};
+use opspilot_enrichers::{CORRELATOR, DEDUP, INCIDENT_STORE, Rehearsal, Rehearsed, SILENCE};
 use opspilot_kernel::{
     alert::{AlertRecord, ResolvedBy, Transition},
     fingerprint::Fingerprint,
@@ -62,6 +62,7 @@ impl Story {
     pub(crate) fn new(config: &Config) -> Result<Story, String> {
         let stages = Rehearsed {
             dedup: section(config, DEDUP)?,
+            silence: section(config, SILENCE)?,
             correlator: section(config, CORRELATOR)?,
             store: section(config, INCIDENT_STORE)?,
             ..Rehearsed::default()

@@ -10,7 +10,7 @@ use std::{
 use opspilot_actions::safe;
 use opspilot_detectors::heartbeat;
 use opspilot_enrichers::{
-    Stages,
+    SILENCE, Stages,
     ai_summary::{self, AiSummary, ExplainError, Offered},
     pipeline::Pipeline,
     topology::{self, Topology, TopologyDesk},
@@ -33,6 +33,7 @@ use crate::{
         dashboard::{self, Dashboard},
         live::{self, Live},
         ping::Pings,
+        silences::Silencing,
         state::{ControlError, Retried, Switch},
     },
 };
@@ -53,11 +54,23 @@ pub(super) struct Modules {
     runs: PathBuf,
     entries: Vec<&'static Entry>,
     stages: Stages,
-    /// The live feed, the page and the heartbeats that may ping, once there is a server they belong to.
-    served: OnceLock<(Live, Dashboard, Pings)>,
+    /// What modules show or take through the server, once there is one.
+    served: OnceLock<Served>,
     /// Where alerts that were set aside go; it is no module of its own.
     pipeline: OnceLock<Handle<Pipeline>>,
     state: Mutex<State>,
+}
+
+/// What modules show or take through the server.
+pub(super) struct Served {
+    /// The live feed, which `ui.websocket` starts.
+    pub(super) live: Live,
+    /// The page, which `ui.dashboard` opens.
+    pub(super) dashboard: Dashboard,
+    /// Whose pings are taken.
+    pub(super) pings: Pings,
+    /// What `enricher.silence` goes by.
+    pub(super) silencing: Silencing,
 }
 
 #[derive(Default)]
@@ -90,16 +103,24 @@ impl Modules {
         }
     }
 
-    /// Names the live feed, which `ui.websocket` starts, the page, which `ui.dashboard` opens, and whose pings are taken.
-    pub(super) async fn serve(&self, live: Live, dashboard: Dashboard, pings: Pings) {
+    /// Names what modules show or take through the server.
+    pub(super) async fn serve(&self, served: Served) {
         // there is one server, so this is called once
-        drop(self.served.set((live, dashboard, pings)));
-        self.take_pings(&*self.state.lock().await);
+        drop(self.served.set(served));
+        self.tell_server(&*self.state.lock().await);
+    }
+
+    /// The server goes by what is configured now.
+    fn tell_server(&self, state: &State) {
+        self.take_pings(state);
+        let Some(Served { silencing, .. }) = self.served.get() else { return };
+        let settings = state.settings.get(&SILENCE).filter(|settings| settings.enabled && self.has(SILENCE.as_str()));
+        silencing.know(settings.and_then(|settings| serde_json::from_value(settings.config.clone()).ok()));
     }
 
     /// Pings are taken for the heartbeats that are watched now. A detector that was given up finds them when it is back.
     fn take_pings(&self, state: &State) {
-        let Some((_, _, pings)) = self.served.get() else { return };
+        let Some(Served { pings, .. }) = self.served.get() else { return };
         let settings = state.settings.get(&heartbeat::ID).filter(|settings| settings.enabled && self.has(heartbeat::ID.as_str()));
         let config = settings.and_then(|settings| serde_json::from_value(settings.config.clone()).ok());
         pings.know(config.as_ref());
@@ -202,10 +223,10 @@ impl Modules {
         self.ctx.health.enabled(entry.id);
         let ctx = ModuleContext { supervisor: self.groups.of(entry.id).clone(), ..self.ctx.clone() };
         let started = match self.served.get() {
-            Some((live, ..)) if entry.id == live::ID => serde_json::from_value(config)
+            Some(Served { live, .. }) if entry.id == live::ID => serde_json::from_value(config)
                 .map_err(|error| StartError::Failed(error.to_string()))
                 .and_then(|config| live.start(&ctx.for_module(entry.id), config)),
-            Some((_, dashboard, _)) if entry.id == dashboard::ID => Ok(dashboard.open()),
+            Some(Served { dashboard, .. }) if entry.id == dashboard::ID => Ok(dashboard.open()),
             _ if entry.id == safe::ID => safe::start(&ctx.for_module(entry.id), &self.gate, self.runs.clone(), config),
             _ => (entry.start)(&ctx, config),
         };
@@ -292,7 +313,7 @@ impl Modules {
         if let Some(own) = state.settings.get_mut(&entry.id) {
             own.enabled = enabled;
         }
-        self.take_pings(&state);
+        self.tell_server(&state);
         if !enabled {
             self.switched_off(entry.id, "switched off by an admin").await;
         } else if !state.running.contains_key(&entry.id) {
@@ -336,11 +357,11 @@ impl Modules {
                         error!(self.ctx.log, "a module did not take its old configuration back"; "module" => id.as_str(), "reason" => why);
                     }
                 }
-                self.take_pings(&state);
+                self.tell_server(&state);
                 return Err(format!("{id}: {why}"));
             }
         }
-        self.take_pings(&state);
+        self.tell_server(&state);
         Ok(())
     }
 

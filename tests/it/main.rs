@@ -34,6 +34,7 @@ mod overload;
 mod reload;
 mod replay;
 mod roles;
+mod silences;
 mod storage;
 mod story;
 mod tail;

@@ -5,6 +5,7 @@
 //! transaction. The stages are pure deciders, each behind a supervised actor of its own:
 //!
 //! * `enricher.dedup` says which episode a record belongs to and what it means for it;
+//! * `enricher.silence` says what holds its alert back from people: a silence, a maintenance window, another alert;
 //! * `enricher.correlator` finds what it may share with others;
 //! * `enricher.incidentStore` opens, joins, counts, resolves and reopens incidents.
 //!
@@ -21,6 +22,7 @@ mod incident_store;
 mod keyring;
 pub mod pipeline;
 mod rehearsal;
+mod silence;
 mod stage;
 mod stage_actor;
 #[cfg(test)]
@@ -34,9 +36,10 @@ pub use self::{
     dedup::{Config as DedupConfig, ID as DEDUP},
     incident_store::{Config as IncidentStoreConfig, ID as INCIDENT_STORE},
     rehearsal::{Rehearsal, Rehearsed},
-    stage::{Item, Verdict},
+    silence::{Config as SilenceConfig, ID as SILENCE, window},
+    stage::{By, Item, Suppression, Swept, Verdict},
     stage_actor::{Answer, Decide, Decider, Poisoned, Stage, StageModule, Stages},
 };
 
 /// Every module of this category.
-pub const MODULES: &[Entry] = &[topology::ENTRY, dedup::ENTRY, correlator::ENTRY, incident_store::ENTRY, ai_summary::ENTRY];
+pub const MODULES: &[Entry] = &[topology::ENTRY, dedup::ENTRY, silence::ENTRY, correlator::ENTRY, incident_store::ENTRY, ai_summary::ENTRY];

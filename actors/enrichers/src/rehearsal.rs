@@ -3,10 +3,13 @@
 //! The stages are the ones that the service asks; only who reads the board and who keeps what they decide is another. There
 //! are no people here and no approvals, so nothing is acknowledged, snoozed or waited for.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use opspilot_kernel::{
-    alert::AlertRecord,
+    alert::{AlertRecord, AlertStatus},
     fingerprint::Fingerprint,
     ids::{AlertId, IncidentId, Seq},
     incident::{Incident, IncidentStatus},
@@ -14,7 +17,9 @@ use opspilot_kernel::{
 };
 use opspilot_ledger::{
     AlertEntry,
-    pipeline::{AlertState, Board, BoardRequest, FingerprintState, IncidentChange, IncidentState, Merge},
+    pipeline::{
+        AlertState, Board, BoardRequest, FingerprintState, IncidentChange, IncidentState, Inhibitor, Merge, Shield, SilenceSet, Sweep,
+    },
 };
 use opspilot_runtime::TopologyView;
 
@@ -22,11 +27,12 @@ use crate::{
     correlator::{self, Correlator},
     dedup::{self, Dedup},
     incident_store::{
-        self, IncidentStore, Rules,
+        self, IncidentStore, Rules as StoreRules,
         decide::{TIMERS_PER_TICK, decide},
         desk::Effects,
     },
     keyring::Keyring,
+    silence::{self, Silence, decide::SWEPT_PER_TICK, judge::Rules},
     stage::Item,
     stage_actor::Decider,
 };
@@ -36,6 +42,10 @@ use crate::{
 pub struct Rehearsed {
     /// `enricher.dedup`.
     pub dedup: Option<dedup::Config>,
+    /// `enricher.silence`.
+    pub silence: Option<silence::Config>,
+    /// The silences that people set.
+    pub silences: Vec<opspilot_kernel::silence::Silence>,
     /// `enricher.correlator`.
     pub correlator: Option<correlator::Config>,
     /// `enricher.incidentStore`.
@@ -47,6 +57,7 @@ pub struct Rehearsed {
 /// Alerts go in, incidents come out.
 pub struct Rehearsal {
     dedup: Option<Dedup>,
+    silence: Option<Silence>,
     correlator: Option<Correlator>,
     store: Option<IncidentStore>,
     seq: Seq,
@@ -59,14 +70,20 @@ pub struct Rehearsal {
     opened: Vec<IncidentId>,
     timers: BTreeSet<(Timestamp, IncidentId)>,
     keys: Keyring,
+    silences: Arc<SilenceSet>,
+    sweep: Sweep,
+    inhibitors: BTreeMap<String, BTreeSet<Inhibitor>>,
+    /// Alerts that fire, by claim.
+    firing: BTreeSet<AlertId>,
 }
 
 impl Rehearsal {
     /// A pipeline with these stages.
     pub fn new(stages: Rehearsed) -> Rehearsal {
-        let Rehearsed { dedup, correlator, store, topology } = stages;
+        let Rehearsed { dedup, silence, silences, correlator, store, topology } = stages;
         Rehearsal {
             dedup: dedup.map(Dedup::from),
+            silence: silence.as_ref().map(Silence::from),
             correlator: correlator.map(|config| Correlator::new(config, topology)),
             store: store.as_ref().map(IncidentStore::from),
             seq: 0,
@@ -77,13 +94,17 @@ impl Rehearsal {
             opened: Vec::new(),
             timers: BTreeSet::new(),
             keys: Keyring::default(),
+            silences: Arc::new(SilenceSet { rev: 1, silences }),
+            sweep: Sweep::default(),
+            inhibitors: BTreeMap::new(),
+            firing: BTreeSet::new(),
         }
     }
 
     /// Takes in the next record of the alert log.
     pub fn record(&mut self, record: AlertRecord) {
         self.seq += 1;
-        let mut board = Board::default();
+        let mut board = self.board();
         let mut wanted = BTreeSet::new();
         if let Some(state) = self.alerts.get(&record.alert) {
             wanted.extend(state.alert.incident_id.clone());
@@ -100,16 +121,41 @@ impl Rehearsal {
     pub fn tick(&mut self, at: Timestamp) {
         let due: BTreeSet<IncidentId> =
             self.timers.iter().take_while(|(due, _)| *due <= at).take(TIMERS_PER_TICK).map(|(_, id)| id.clone()).collect();
-        if due.is_empty() {
+        let sweep = self.rules().and_then(|rules| rules.sweep_at(&self.silences, &self.sweep, at));
+        if due.is_empty() && sweep.is_none() {
             return;
         }
         self.seq += 1;
-        self.decide(AlertEntry::Tick { seq: self.seq, at }, Board::default(), due);
+        let (mut board, mut wanted) = (self.board(), due);
+        if let Some(sweep) = sweep {
+            let most = usize::try_from(SWEPT_PER_TICK).unwrap_or(usize::MAX);
+            let behind = |claim: &&AlertId| sweep.place.as_ref().is_none_or(|place| *claim > place);
+            for state in self.firing.iter().filter(behind).take(most).filter_map(|claim| self.alerts.get(claim)) {
+                board.alerts.insert(state.claim.clone(), state.clone());
+                wanted.extend(state.alert.incident_id.clone());
+                if let Some(known) = self.fingerprints.get(&state.alert.fingerprint) {
+                    wanted.extend(known.open.iter().chain(&known.latest).cloned());
+                    board.fingerprints.insert(state.alert.fingerprint, known.clone());
+                }
+            }
+        }
+        self.decide(AlertEntry::Tick { seq: self.seq, at }, board, wanted);
     }
 
     /// When time alone will change an incident.
     pub fn next_due(&self) -> Option<Timestamp> {
-        self.timers.first().map(|(due, _)| *due)
+        let timer = self.timers.first().map(|(due, _)| *due);
+        // with nothing that fires there is nothing to look at
+        let rules = self.rules().filter(|_| !self.firing.is_empty());
+        timer.into_iter().chain(rules.and_then(|rules| rules.due(&self.silences, &self.sweep))).min()
+    }
+
+    fn rules(&self) -> Option<&Rules> {
+        self.silence.as_ref().and_then(Decider::holds_back)
+    }
+
+    fn board(&self) -> Board {
+        Board { silences: Arc::clone(&self.silences), sweep: self.sweep.clone(), inhibitors: self.inhibitors.clone(), ..Board::default() }
     }
 
     /// Every incident that did not become part of another, in the order in which they were opened.
@@ -124,6 +170,7 @@ impl Rehearsal {
         if let Some(correlator) = &self.correlator {
             correlator.reads(std::slice::from_ref(entry), &mut request);
         }
+        request.add_held(board.alerts.values());
         board.keys = self.keys.read(&request, &wanted);
         wanted.extend(board.keys.values().flatten().map(|holder| holder.incident.clone()));
         if let Some(since) = request.opened_since {
@@ -140,12 +187,17 @@ impl Rehearsal {
         if let Some(dedup) = &self.dedup {
             items = dedup.decide(&board, items).items;
         }
+        if let Some(silence) = &self.silence {
+            let answer = silence.decide(&board, items);
+            self.sweep = answer.sweep.unwrap_or_else(|| std::mem::take(&mut self.sweep));
+            items = answer.items;
+        }
         if let Some(correlator) = &self.correlator {
             items = correlator.decide(&board, items).items;
         }
         let effects = match &self.store {
             Some(store) => store.decide(&board, items).effects.unwrap_or_default(),
-            None => decide(&Rules::OFF, &board, &items).0,
+            None => decide(&StoreRules::OFF, &board, &items).0,
         };
         self.keep(effects);
     }
@@ -153,6 +205,7 @@ impl Rehearsal {
     /// What `Tx::apply_decisions` does to the tables.
     fn keep(&mut self, effects: Effects) {
         for alert in effects.alerts {
+            self.keep_inhibitor(&alert);
             self.alerts.insert(alert.claim.clone(), alert);
         }
         for change in effects.incidents {
@@ -160,6 +213,24 @@ impl Rehearsal {
         }
         for merge in effects.merges {
             self.move_to(&merge);
+        }
+    }
+
+    fn keep_inhibitor(&mut self, alert: &AlertState) {
+        let shields = |state: &AlertState| state.aside.as_ref().map(|aside| aside.shields.clone()).unwrap_or_default();
+        for Shield { key, .. } in self.alerts.get(&alert.claim).map(shields).unwrap_or_default() {
+            if let Some(all) = self.inhibitors.get_mut(&key) {
+                all.retain(|one| one.claim != alert.claim);
+            }
+        }
+        if alert.alert.status == AlertStatus::Resolved {
+            self.firing.remove(&alert.claim);
+            return;
+        }
+        self.firing.insert(alert.claim.clone());
+        for Shield { key, both } in shields(alert) {
+            let one = Inhibitor { both, claim: alert.claim.clone(), title: alert.alert.title.clone() };
+            self.inhibitors.entry(key).or_default().insert(one);
         }
     }
 

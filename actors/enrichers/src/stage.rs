@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use opspilot_kernel::{
     alert::{AlertRecord, ResolvedBy},
-    ids::AlertId,
+    ids::{AlertId, SilenceId},
 };
-use opspilot_ledger::AlertEntry;
+use opspilot_ledger::{AlertEntry, pipeline::Shield};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// An entry on its way through the stages, with what they found so far.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,6 +23,10 @@ pub struct Item {
     pub verdict: Option<Verdict>,
     /// Why `enricher.silence` holds it back from people; none if nothing does.
     pub suppression: Option<Suppression>,
+    /// By what its alert holds others back from now on, if that changed.
+    pub shields: Option<Vec<Shield>>,
+    /// Of a tick: alerts that fire and were looked at again, because something began or ended that holds alerts back.
+    pub swept: Vec<Swept>,
     /// What `enricher.correlator` finds that it may share with others; none if that stage is disabled.
     pub grouping: Option<Grouping>,
     /// For ticks, what `enricher.correlator` takes for a storm.
@@ -30,21 +36,61 @@ pub struct Item {
 impl Item {
     /// An entry that no stage has seen yet.
     pub fn new(entry: AlertEntry) -> Item {
-        Item { entry, verdict: None, suppression: None, grouping: None, storm: None }
+        Item { entry, verdict: None, suppression: None, shields: None, swept: Vec::new(), grouping: None, storm: None }
     }
 }
 
 /// What holds an alert back from people: it is kept and can be found, and opens no incident.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Suppression {
-    /// What does it, as the alert tells: `silence:sil_…`, `maintenance:<id>`, `inhibition:<rule>:<alert>`.
-    pub by: String,
+    /// What does it.
+    pub by: By,
     /// The same in words.
     pub text: String,
+    /// What that was found on.
+    pub inputs: Value,
+}
+
+/// What can hold an alert back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum By {
+    /// A person's silence.
+    Silence(SilenceId),
+    /// A maintenance window.
+    Maintenance(String),
+    /// Another alert that fires.
+    Inhibition {
+        /// The rule by which it does.
+        rule: String,
+        /// The other one, by the id its detector speaks of it by.
+        claim: AlertId,
+    },
+}
+
+impl By {
+    /// As it stands on an alert; `source` is the own id of the alert that holds it back, where that is known.
+    pub fn written(&self, source: Option<&AlertId>) -> String {
+        match self {
+            By::Silence(id) => format!("silence:{id}"),
+            By::Maintenance(window) => format!("maintenance:{window}"),
+            By::Inhibition { rule, claim } => format!("inhibition:{rule}:{}", source.unwrap_or(claim)),
+        }
+    }
+}
+
+/// An alert that fires and was looked at again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Swept {
+    /// The id its detector speaks of it by.
+    pub claim: AlertId,
+    /// What holds it back.
+    pub suppression: Option<Suppression>,
+    /// By what it holds others back from now on, if that changed.
+    pub shields: Option<Vec<Shield>>,
 }
 
 /// What an alert that begins may share with others.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grouping {
     /// Its keys, the strongest first.
     pub keys: Vec<Key>,
@@ -53,7 +99,7 @@ pub struct Grouping {
 }
 
 /// One thing that alerts may share.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Key {
     /// What it is, `kind:value`.
     pub name: String,
@@ -70,7 +116,7 @@ pub struct Key {
 }
 
 /// How the component that an alert is about stands to those that it finds by a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Bond {
     /// They have something in common.
     Likeness,

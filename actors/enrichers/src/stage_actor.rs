@@ -21,11 +21,11 @@ use opspilot_kernel::{
 };
 use opspilot_ledger::{
     AlertEntry,
-    pipeline::{Board, BoardRequest, Decision},
+    pipeline::{Board, BoardRequest, Decision, Sweep},
 };
 use opspilot_runtime::{Applied, AskError, ChildSpec, Handle, Module, ModuleContext, ModuleError, Phase, Supervisor};
 
-use crate::{incident_store::desk::Effects, stage::Item};
+use crate::{incident_store::desk::Effects, silence::judge::Rules, stage::Item};
 
 /// How long a stage may take for one batch.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -52,6 +52,8 @@ pub struct Answer {
     pub items: Vec<Item>,
     /// What changes; none from a stage that only judges.
     pub effects: Option<Effects>,
+    /// How far alerts that fire were looked at, if that changed.
+    pub sweep: Option<Sweep>,
     /// Why.
     pub decisions: Vec<Decision>,
 }
@@ -73,6 +75,11 @@ pub trait Decider: Send + Sync + 'static {
 
     /// What it has to find on the board besides the alerts, fingerprints and incidents that `entries` name.
     fn reads(&self, _entries: &[AlertEntry], _request: &mut BoardRequest) {}
+
+    /// What it holds alerts back by, if that is what it does.
+    fn holds_back(&self) -> Option<&Rules> {
+        None
+    }
 }
 
 /// The actor; its decider can be exchanged under it when the configuration changes.
@@ -149,6 +156,11 @@ pub trait Stage: Send + Sync {
 
     /// Where its actor stands.
     fn phase(&self) -> Phase;
+
+    /// What it holds alerts back by, if that is what it does.
+    fn holds_back(&self) -> Option<Rules> {
+        None
+    }
 }
 
 struct Asked<D: Decider> {
@@ -172,6 +184,10 @@ impl<D: Decider> Stage for Asked<D> {
 
     fn phase(&self) -> Phase {
         self.handle.phase()
+    }
+
+    fn holds_back(&self) -> Option<Rules> {
+        current(&self.decider).holds_back().cloned()
     }
 }
 

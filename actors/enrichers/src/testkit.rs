@@ -12,7 +12,7 @@ use opspilot_kernel::{
 };
 use opspilot_ledger::{
     AlertEntry,
-    pipeline::{AlertState, Board, BoardRequest, FingerprintState, IncidentState, Lifecycle, Merge},
+    pipeline::{AlertState, Board, BoardRequest, FingerprintState, IncidentState, Inhibitor, Lifecycle, Merge},
 };
 
 use crate::{incident_store::desk::Effects, keyring::Keyring, stage_actor::Decider};
@@ -101,6 +101,18 @@ impl Memory {
             self.move_to(&merge);
         }
         self.hold();
+        self.inhibit();
+    }
+
+    /// What alerts that fire hold others back by.
+    fn inhibit(&mut self) {
+        self.board.inhibitors.clear();
+        for state in self.board.alerts.values().filter(|state| state.alert.status == AlertStatus::Firing) {
+            for shield in state.aside.iter().flat_map(|aside| &aside.shields) {
+                let one = Inhibitor { both: shield.both, claim: state.claim.clone(), title: state.alert.title.clone() };
+                self.board.inhibitors.entry(shield.key.clone()).or_default().insert(one);
+            }
+        }
     }
 
     fn move_to(&mut self, merge: &Merge) {
@@ -145,6 +157,7 @@ impl Memory {
         });
         let due = |state: &IncidentState| state.due_at().is_some_and(|due| tick.is_some_and(|at| due <= at));
         let due: BTreeSet<IncidentId> = self.board.incidents.iter().filter(|(_, state)| due(state)).map(|(id, _)| id.clone()).collect();
+        request.add_held(board.alerts.values());
         board.keys = self.keyring.read(&request, &due);
         let of_alerts = board.alerts.values().filter_map(|state| state.alert.incident_id.clone());
         let of_fingerprints = board.fingerprints.values().flat_map(|state| state.open.iter().chain(&state.latest).cloned());
@@ -179,7 +192,9 @@ impl Memory {
                 state.quiet_at = None;
             }
         }
-        for state in self.board.alerts.values_mut().filter(|state| state.alert.status == AlertStatus::Firing) {
+        for state in
+            self.board.alerts.values_mut().filter(|state| state.alert.status == AlertStatus::Firing && state.alert.incident_id.is_some())
+        {
             state.alert.status = AlertStatus::Resolved;
             state.alert.resolved_at = Some(now);
             state.resolved_by = Some(ResolvedBy::Person);
@@ -187,13 +202,18 @@ impl Memory {
             self.rows.insert(state.alert.id.clone(), state.clone());
         }
         self.hold();
+        self.inhibit();
+        self.board.sweep.again = true;
     }
 
     /// What must hold whatever happened.
     pub(crate) fn check(&self) {
         let incidents = &self.board.incidents;
         for state in self.rows.values() {
-            let incident = state.alert.incident_id.as_ref().expect("every alert belongs to an incident");
+            let Some(incident) = &state.alert.incident_id else {
+                assert!(state.alert.suppressed_by.is_some(), "every alert belongs to an incident, or something holds it back");
+                continue;
+            };
             let open = incidents[incident].incident.status != IncidentStatus::Resolved;
             assert!(open || state.alert.status == AlertStatus::Resolved, "a firing alert's incident is open");
         }
@@ -202,7 +222,9 @@ impl Memory {
             let firing = own.iter().filter(|row| row.alert.status == AlertStatus::Firing).count();
             assert_eq!((state.incident.alert_count, state.firing), (count(own.len()), count(firing)), "{id}");
             assert_eq!(state.incident.occurrences, own.iter().map(|row| row.alert.occurrences).sum::<u64>(), "{id}");
-            assert_eq!(Some(state.incident.severity), own.iter().map(|row| row.alert.severity).max(), "{id}");
+            let told = own.iter().filter(|row| row.alert.suppressed_by.is_none()).map(|row| row.alert.severity).max();
+            assert!(Some(state.incident.severity) >= told, "{id}");
+            assert!(Some(state.incident.severity) <= own.iter().map(|row| row.alert.severity).max(), "{id}");
             assert_eq!(state.timeline_count, count(self.timeline[id].len()));
             assert_eq!(state.incident.evidence_count, count(self.evidence[id].len()));
             assert_eq!(self.audited[id].first(), Some(&Lifecycle::Opened));

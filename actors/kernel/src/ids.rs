@@ -88,6 +88,10 @@ id!(
     ExecutionId, "exe_"
 );
 id!(
+    /// Names a silence.
+    SilenceId, "sil_"
+);
+id!(
     /// Names something that must reach the outside, until it did.
     DeliveryId, "dlv_"
 );

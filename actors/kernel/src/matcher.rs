@@ -12,18 +12,45 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 /// What one compiled expression may take.
 const PATTERN_BYTES: usize = 1 << 20;
 
+/// How a matcher compares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operator {
+    /// `=`
+    Equal,
+    /// `!=`
+    NotEqual,
+    /// `=~`
+    Like,
+    /// `!~`
+    Unlike,
+}
+
+impl Operator {
+    /// As it is written.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Operator::Equal => "=",
+            Operator::NotEqual => "!=",
+            Operator::Like => "=~",
+            Operator::Unlike => "!~",
+        }
+    }
+}
+
 /// One matcher, made ready.
 #[derive(Debug, Clone)]
 pub struct Matcher {
     name: String,
+    operator: Operator,
+    value: String,
     test: Test,
     text: String,
 }
 
 #[derive(Debug, Clone)]
 enum Test {
-    Equal(String),
-    NotEqual(String),
+    Equal,
+    NotEqual,
     Like(Regex),
     Unlike(Regex),
 }
@@ -51,6 +78,38 @@ pub enum MatcherError {
 }
 
 impl Matcher {
+    /// The matcher of these parts; `value` is taken as it is, without quotes.
+    pub fn new(name: &str, operator: Operator, value: &str) -> Result<Matcher, MatcherError> {
+        let name = name.trim();
+        if name.is_empty() || !name.chars().all(|char| char.is_alphanumeric() || "_.:/-".contains(char)) {
+            return Err(MatcherError::Name(name.to_owned()));
+        }
+        let pattern = || {
+            regex::RegexBuilder::new(&format!("^(?s:{value})$"))
+                .size_limit(PATTERN_BYTES)
+                .build()
+                .map_err(|error| MatcherError::Pattern { name: name.to_owned(), why: last_line(&error.to_string()) })
+        };
+        let test = match operator {
+            Operator::Equal => Test::Equal,
+            Operator::NotEqual => Test::NotEqual,
+            Operator::Like => Test::Like(pattern()?),
+            Operator::Unlike => Test::Unlike(pattern()?),
+        };
+        let text = format!("{name}{}\"{}\"", operator.as_str(), escaped(value));
+        Ok(Matcher { name: name.to_owned(), operator, value: value.to_owned(), test, text })
+    }
+
+    /// How it compares.
+    pub const fn operator(&self) -> Operator {
+        self.operator
+    }
+
+    /// What it compares with: a text, or an expression.
+    pub fn value(&self) -> &str {
+        &self.value
+    }
+
     /// The label it looks at.
     pub fn name(&self) -> &str {
         &self.name
@@ -59,8 +118,8 @@ impl Matcher {
     /// Whether it holds for a label's value; a label that is not there has the empty one.
     pub fn holds(&self, value: &str) -> bool {
         match &self.test {
-            Test::Equal(wanted) => value == wanted,
-            Test::NotEqual(wanted) => value != wanted,
+            Test::Equal => value == self.value,
+            Test::NotEqual => value != self.value,
             Test::Like(pattern) => pattern.is_match(value),
             Test::Unlike(pattern) => !pattern.is_match(value),
         }
@@ -92,28 +151,11 @@ impl FromStr for Matcher {
     fn from_str(text: &str) -> Result<Matcher, MatcherError> {
         let at = text.find(['=', '!']).ok_or_else(|| MatcherError::NoOperator(text.to_owned()))?;
         let (name, rest) = text.split_at_checked(at).unwrap_or((text, ""));
-        let (operator, value) = ["=~", "!~", "!=", "="]
+        let (operator, value) = [Operator::Like, Operator::Unlike, Operator::NotEqual, Operator::Equal]
             .into_iter()
-            .find_map(|operator| Some((operator, rest.strip_prefix(operator)?)))
+            .find_map(|operator| Some((operator, rest.strip_prefix(operator.as_str())?)))
             .ok_or_else(|| MatcherError::NoOperator(text.to_owned()))?;
-        let name = name.trim();
-        if name.is_empty() || !name.chars().all(|char| char.is_alphanumeric() || "_.:/-".contains(char)) {
-            return Err(MatcherError::Name(name.to_owned()));
-        }
-        let value = unquoted(value.trim())?;
-        let pattern = |value: &str| {
-            regex::RegexBuilder::new(&format!("^(?s:{value})$"))
-                .size_limit(PATTERN_BYTES)
-                .build()
-                .map_err(|error| MatcherError::Pattern { name: name.to_owned(), why: last_line(&error.to_string()) })
-        };
-        let test = match operator {
-            "=~" => Test::Like(pattern(&value)?),
-            "!~" => Test::Unlike(pattern(&value)?),
-            "!=" => Test::NotEqual(value.clone().into_owned()),
-            _ => Test::Equal(value.clone().into_owned()),
-        };
-        Ok(Matcher { text: format!("{name}{operator}\"{}\"", escaped(&value)), name: name.to_owned(), test })
+        Matcher::new(name, operator, &unquoted(value.trim())?)
     }
 }
 

@@ -33,7 +33,7 @@ mod search;
 mod storage;
 /// What the alert pipeline reads before it decides, and what it commits.
 pub mod pipeline {
-    pub use crate::tables::incidents_state::*;
+    pub use crate::tables::{incidents_state::*, suppression_state::*};
 }
 pub mod tables;
 #[cfg(test)]
@@ -76,6 +76,7 @@ pub use self::{
         reloads::CONFIG,
         sessions::SessionRecord,
         shelf::SHELF,
+        silences::{ListedSilence, SilenceFilter, SilenceLimits},
         topology::StatedTopology,
         users::{Credentials, NewUser, UserChange, UserRecord},
     },

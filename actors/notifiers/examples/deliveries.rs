@@ -70,15 +70,7 @@ async fn run(count: u64) {
     let begun = clock.elapsed();
     for first in (0..count).step_by(100) {
         let incidents = (first..count.min(first + 100)).map(change).collect();
-        let commit = Commit {
-            module: "bench",
-            from: first,
-            to: first + 100,
-            read: Vec::new(),
-            alerts: Vec::new(),
-            incidents,
-            decisions: Vec::new(),
-        };
+        let commit = Commit { module: "bench", from: first, to: first + 100, incidents, ..Commit::default() };
         ledger.write(Priority::Bulk, move |tx| tx.apply_decisions(commit)).await.unwrap();
     }
     let committed = clock.elapsed() - begun;

@@ -129,16 +129,7 @@ async fn world(dir: &std::path::Path) -> World {
     gate.set_catalogue(Some(Arc::new(catalogue))).await.unwrap();
     let (told, started) = mpsc::unbounded_channel();
     gate.register(Executor::Process, Arc::new(Tells(told))).await.unwrap();
-    let commit = Commit {
-        module: "bench",
-        from: 0,
-        to: 0,
-        read: Vec::new(),
-        alerts: Vec::new(),
-        incidents: vec![incident()],
-        merges: Vec::new(),
-        decisions: Vec::new(),
-    };
+    let commit = Commit { module: "bench", incidents: vec![incident()], ..Commit::default() };
     ledger.write(Priority::Control, move |tx| tx.apply_decisions(commit)).await.unwrap();
     for name in ["ada", "bob"] {
         let user = NewUser { name: name.to_owned(), role: Role::Operator, groups: Vec::new(), password_hash: "x".to_owned() };

@@ -75,7 +75,7 @@ impl Decider for Correlator {
             item.grouping = self.grouping(&graph, &item.entry);
             decisions.extend(explain(item));
         }
-        Answer { items, effects: None, decisions }
+        Answer { items, decisions, ..Answer::default() }
     }
 
     fn reads(&self, entries: &[AlertEntry], request: &mut BoardRequest) {

@@ -44,7 +44,7 @@ impl Decider for Dedup {
 
     fn decide(&self, board: &Board, mut items: Vec<Item>) -> Answer {
         let decisions = decide::decide(self.reopen_window, board, &mut items);
-        Answer { items, effects: None, decisions }
+        Answer { items, decisions, ..Answer::default() }
     }
 }
 

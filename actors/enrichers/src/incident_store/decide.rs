@@ -17,11 +17,12 @@ use serde_json::{Value, json};
 use super::{
     ID, Rules,
     desk::{Desk, Effects},
+    held,
     together::Taker,
 };
 use crate::{
     dedup::decide::{Episode, judge},
-    stage::{Grouping, Item, Verdict, continuation, reason},
+    stage::{Grouping, Item, Suppression, Verdict, continuation, reason},
 };
 
 /// Timers that one tick lets go off; further ones wait for the next tick, which is due at once.
@@ -55,13 +56,23 @@ pub(crate) fn decide(rules: &Rules, board: &Board, items: &[Item]) -> (Effects, 
                 {
                     decisions.push(written(*seq, record.logged_at, None, decided, false));
                 }
-                let decided = apply(&mut desk, record, verdict, item.grouping.as_ref());
+                let found = Found { grouping: item.grouping.as_ref(), suppression: item.suppression.as_ref() };
+                let decided = apply(&mut desk, record, verdict, found);
+                held::shield(&mut desk, &record.alert, item.shields.as_ref());
                 let alert = desk.episode(&record.alert).map_or_else(|| record.alert.clone(), |state| state.alert.id.clone());
-                let repeats = matches!(decided.outcome, "counted" | "none");
+                let repeats = matches!(decided.outcome, "counted" | "none" | "held back");
                 decisions.push(written(*seq, record.logged_at, Some(alert), decided, repeats));
             }
-            AlertEntry::Tick { .. } if !rules.enabled => {}
             AlertEntry::Tick { seq, at } => {
+                for swept in &item.swept {
+                    let alert = desk.episode(&swept.claim).map(|state| state.alert.id.clone());
+                    if let Some(decided) = held::swept(&mut desk, swept, *at) {
+                        decisions.push(written(*seq, *at, alert, decided, false));
+                    }
+                }
+                if !rules.enabled {
+                    continue;
+                }
                 let due = desk.due(*at, TIMERS_PER_TICK);
                 let looked_at: Vec<IncidentId> = due
                     .iter()
@@ -85,15 +96,22 @@ fn written(seq: Seq, at: Timestamp, alert: Option<AlertId>, decided: Decided, re
     Decision { seq, at, stage: ID.as_str(), alert, incident, outcome, text, inputs, repeats }
 }
 
-fn apply(desk: &mut Desk<'_>, record: &AlertRecord, verdict: Verdict, grouping: Option<&Grouping>) -> Decided {
+/// What the stages before found of a record's alert.
+#[derive(Clone, Copy)]
+pub(super) struct Found<'a> {
+    pub(super) grouping: Option<&'a Grouping>,
+    pub(super) suppression: Option<&'a Suppression>,
+}
+
+fn apply(desk: &mut Desk<'_>, record: &AlertRecord, verdict: Verdict, found: Found<'_>) -> Decided {
     match verdict {
         Verdict::Starts { reopen_within, goes_on } => {
             let alert = if goes_on { continuation(record) } else { record.alert.clone() };
             desk.begin_episode(alert.clone(), record);
-            place(desk, &alert, record, reopen_within, grouping)
+            begin(desk, &alert, record, reopen_within, found)
         }
-        Verdict::Resumes => resume(desk, record, grouping),
-        Verdict::Counts => count(desk, record, grouping),
+        Verdict::Resumes => resume(desk, record, found),
+        Verdict::Counts => count(desk, record, found),
         Verdict::Ends => end(desk, record),
         Verdict::Late => late(desk, record),
         Verdict::Unknown => nothing("it is about an alert that was never seen firing"),
@@ -104,8 +122,16 @@ fn nothing(why: &str) -> Decided {
     Decided { incident: None, outcome: "none", text: format!("no incident is touched: {why}"), inputs: Value::Null }
 }
 
+/// An episode that holds and has no incident gets one, unless something holds it back.
+fn begin(desk: &mut Desk<'_>, alert: &AlertId, record: &AlertRecord, reopen_within: Option<Duration>, found: Found<'_>) -> Decided {
+    match found.suppression {
+        Some(suppression) => held::hold(desk, record, suppression, reopen_within, found.grouping),
+        None => place(desk, alert, record, reopen_within, found.grouping),
+    }
+}
+
 /// Finds the incident for an episode that holds and has none, or opens it.
-fn place(
+pub(super) fn place(
     desk: &mut Desk<'_>,
     alert: &AlertId,
     record: &AlertRecord,
@@ -197,10 +223,11 @@ fn bring_together(desk: &mut Desk<'_>, incident: IncidentId, takers: &[Taker<'_>
 }
 
 /// An episode that was closed here fires again.
-fn resume(desk: &mut Desk<'_>, record: &AlertRecord, grouping: Option<&Grouping>) -> Decided {
+fn resume(desk: &mut Desk<'_>, record: &AlertRecord, found: Found<'_>) -> Decided {
+    let Found { grouping, suppression } = found;
     let Some(state) = desk.episode(&record.alert) else {
         desk.begin_episode(record.alert.clone(), record);
-        return place(desk, &record.alert, record, None, grouping);
+        return begin(desk, &record.alert, record, None, found);
     };
     let (alert, incident) = (state.alert.id.clone(), state.alert.incident_id.as_ref().map(|id| desk.home(id)));
     let closed = incident
@@ -209,11 +236,14 @@ fn resume(desk: &mut Desk<'_>, record: &AlertRecord, grouping: Option<&Grouping>
         .map(|state| (state.incident.id.clone(), state.incident.status == IncidentStatus::Resolved));
     let elsewhere = desk.open_incident(record.fingerprint).filter(|open| Some(open) != incident.as_ref());
     let enabled = desk.rules.enabled;
-    if let (true, Some((_, true)), Some(_)) = (enabled, &closed, &elsewhere) {
-        // its own incident cannot be opened beside the one that is open: from here on it counts there
+    // its own incident cannot be opened beside the one that is open, or while the alert is held back
+    let apart = matches!(closed, Some((_, true))) && (elsewhere.is_some() || suppression.is_some());
+    // what was held back until its end stays so
+    let untold = closed.is_none() && desk.episode(&record.alert).is_some_and(|state| state.alert.suppressed_by.is_some());
+    if enabled && (apart || untold) {
         let alert = continuation(record);
         desk.begin_episode(alert.clone(), record);
-        return place(desk, &alert, record, None, grouping);
+        return begin(desk, &alert, record, None, found);
     }
     if let Some(episode) = desk.touch_episode(&record.alert) {
         episode.alert.status = AlertStatus::Firing;
@@ -221,10 +251,11 @@ fn resume(desk: &mut Desk<'_>, record: &AlertRecord, grouping: Option<&Grouping>
         episode.resolved_by = None;
         episode.resolved_logged_at = None;
         episode.alert.severity = episode.alert.severity.max(record.severity);
+        held::goes_on(episode, record, suppression);
         seen(episode, record);
     }
     let Some((incident, was_resolved)) = closed else {
-        return place(desk, &alert, record, None, grouping);
+        return begin(desk, &alert, record, None, found);
     };
     let at = record.logged_at;
     if !enabled {
@@ -243,8 +274,13 @@ fn resume(desk: &mut Desk<'_>, record: &AlertRecord, grouping: Option<&Grouping>
         } else {
             change.note(TimelineKind::AlertFiring, at, format!("{} fires again", record.rule));
         }
-        change.raise(record.severity, at);
+        if suppression.is_none() {
+            change.raise(record.severity, at);
+        }
         change.count(&alert, record);
+    }
+    if let Some(settled) = held::settle(desk, &record.alert, suppression, Some((record, grouping)), at) {
+        return settled;
     }
     let inputs = json!({ "fingerprint": record.fingerprint, "incident_was_resolved": was_resolved });
     let (outcome, text) = if was_resolved {
@@ -256,14 +292,20 @@ fn resume(desk: &mut Desk<'_>, record: &AlertRecord, grouping: Option<&Grouping>
 }
 
 /// An episode that holds was seen again.
-fn count(desk: &mut Desk<'_>, record: &AlertRecord, grouping: Option<&Grouping>) -> Decided {
+fn count(desk: &mut Desk<'_>, record: &AlertRecord, found: Found<'_>) -> Decided {
+    let Found { grouping, suppression } = found;
     let Some(episode) = desk.touch_episode(&record.alert) else {
         return nothing("it is about an alert that was never seen firing");
     };
     seen(episode, record);
     episode.alert.severity = episode.alert.severity.max(record.severity);
     let alert = episode.alert.id.clone();
-    let Some(incident) = episode.alert.incident_id.clone().map(|id| desk.home(&id)) else {
+    let own = episode.alert.incident_id.clone().map(|id| desk.home(&id));
+    let settled = held::settle(desk, &record.alert, suppression, Some((record, grouping)), record.logged_at);
+    let Some(incident) = own else {
+        if let Some(settled) = settled {
+            return settled;
+        }
         // it began while incidents were switched off
         return match record.transition {
             Transition::Firing => place(desk, &alert, record, None, grouping),
@@ -275,9 +317,14 @@ fn count(desk: &mut Desk<'_>, record: &AlertRecord, grouping: Option<&Grouping>)
     }
     let mut raised = false;
     if let Some(mut change) = desk.touch_incident(&incident) {
-        raised = record.severity > change.state().incident.severity;
-        change.raise(record.severity, record.logged_at);
+        raised = suppression.is_none() && record.severity > change.state().incident.severity;
+        if raised {
+            change.raise(record.severity, record.logged_at);
+        }
         change.count(&alert, record);
+    }
+    if let Some(settled) = settled {
+        return settled;
     }
     let inputs = json!({ "severity": record.severity });
     let (outcome, text) = if raised {
@@ -300,9 +347,14 @@ fn end(desk: &mut Desk<'_>, record: &AlertRecord) -> Decided {
     episode.resolved_logged_at = Some(record.logged_at);
     seen(episode, record);
     let alert = episode.alert.id.clone();
-    let Some(incident) = episode.alert.incident_id.clone().map(|id| desk.home(&id)) else {
-        return nothing("the alert has none");
+    let Some(incident) = episode.alert.incident_id.clone() else {
+        held::forget(episode);
+        return nothing(match &episode.alert.suppressed_by {
+            Some(_) => "the alert was held back until its end",
+            None => "the alert has none",
+        });
     };
+    let incident = desk.home(&incident);
     if !desk.rules.enabled {
         return keep_tally(desk, &incident, |firing| firing.saturating_sub(1));
     }

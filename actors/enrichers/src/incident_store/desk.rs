@@ -100,6 +100,7 @@ impl<'a> Desk<'a> {
             last_logged_at: record.logged_at,
             resolved_by: None,
             resolved_logged_at: None,
+            aside: None,
             alert: Alert {
                 id: id.clone(),
                 fingerprint: record.fingerprint,
@@ -348,7 +349,8 @@ impl Change<'_> {
         self.line(kind, at, text);
     }
 
-    fn line(&mut self, kind: TimelineKind, at: Timestamp, text: String) {
+    /// Writes a line into the timeline.
+    pub(super) fn line(&mut self, kind: TimelineKind, at: Timestamp, text: String) {
         let state = &mut self.change.state;
         if state.timeline_count >= self.rules.timeline_limit {
             state.timeline_beyond = state.timeline_beyond.saturating_add(1);

@@ -10,6 +10,7 @@
 pub(crate) mod config;
 pub(crate) mod decide;
 pub(crate) mod desk;
+mod held;
 #[cfg(test)]
 pub(crate) mod tests;
 mod together;
@@ -66,7 +67,7 @@ impl Decider for IncidentStore {
 
     fn decide(&self, board: &Board, items: Vec<Item>) -> Answer {
         let (effects, decisions) = decide::decide(&self.rules, board, &items);
-        Answer { items, effects: Some(effects), decisions }
+        Answer { items, effects: Some(effects), decisions, ..Answer::default() }
     }
 }
 

@@ -1,14 +1,18 @@
 //! The pipeline's loop.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, PoisonError},
     time::Duration,
 };
 
-use opspilot_kernel::ids::Seq;
+use opspilot_kernel::{
+    facets::Facets,
+    ids::{Seq, SilenceId},
+};
 use opspilot_ledger::{
-    AlertEntry, DeadLetter, LedgerError, Priority,
-    pipeline::{Board, BoardRequest, Commit},
+    AlertEntry, DeadLetter, LedgerError, ListedSilence, Priority,
+    pipeline::{Board, BoardRequest, Commit, SilenceSet},
 };
 use opspilot_runtime::{AskError, AttemptBook, Entries, Phase, RequeueError};
 use tokio::{
@@ -21,7 +25,9 @@ use crate::{
     incident_store::{
         self, Rules,
         decide::{TIMERS_PER_TICK, decide},
+        desk::Effects,
     },
+    silence::{self, decide::SWEPT_PER_TICK, judge::Rules as SilenceRules},
     stage::Item,
     stage_actor::{Decide, Poisoned},
 };
@@ -55,11 +61,27 @@ pub(super) struct Run {
     cursor: Seq,
     /// Up to which event the count of open incidents was last brought up to date.
     counted_at: Seq,
+    /// The silences as they were read last.
+    silences: Arc<SilenceSet>,
+    /// Where the cursor stood when what is held back was last counted.
+    suppressed_at: Option<Seq>,
+    /// Silences that it was said of that they end soon.
+    ending: BTreeSet<SilenceId>,
 }
 
 impl Run {
     pub(super) fn new(deps: Deps, shown: Arc<Shown>, stopping: watch::Receiver<bool>, letters: mpsc::Receiver<Letter>) -> Run {
-        Run { deps, shown, stopping, letters, cursor: 0, counted_at: Seq::MAX }
+        Run {
+            deps,
+            shown,
+            stopping,
+            letters,
+            cursor: 0,
+            counted_at: Seq::MAX,
+            silences: Arc::default(),
+            suppressed_at: None,
+            ending: BTreeSet::new(),
+        }
     }
 
     /// Follows the alert log until it is told to stop; then finishes what is in the log and ends.
@@ -242,8 +264,9 @@ impl Run {
         Err(Failure::Strike(format!("it is in conflict again and again: {conflict}")))
     }
 
-    fn board(&self, entries: &[AlertEntry]) -> Result<Board, Failure> {
-        let mut request = BoardRequest::default();
+    fn board(&mut self, entries: &[AlertEntry]) -> Result<Board, Failure> {
+        let mut request = BoardRequest { silences: Arc::clone(&self.silences), ..BoardRequest::default() };
+        let rules = self.rules();
         for entry in entries {
             match entry {
                 AlertEntry::Record { record, .. } => {
@@ -258,14 +281,43 @@ impl Run {
         for stage in self.deps.stages.running() {
             stage.reads(entries, &mut request);
         }
-        self.deps.ledger.read_blocking(|reader| reader.board(&request)).map_err(refused)
+        let board = self.deps.ledger.read_blocking(|reader| {
+            if let Some((at, _)) = request.due {
+                let (silences, sweep) = (reader.silence_set(&request.silences)?, reader.sweep()?);
+                request.firing = rules.sweep_at(&silences, &sweep, at).map(|sweep| (sweep.place, SWEPT_PER_TICK));
+            }
+            let mut board = reader.board(&request)?;
+            let records = entries.iter().filter_map(|entry| match entry {
+                AlertEntry::Record { record, .. } => Some(Facets::from(&**record)),
+                AlertEntry::Tick { .. } => None,
+            });
+            let known = board.alerts.values().map(|state| Facets::from(&state.alert));
+            let keys = records.chain(known).flat_map(|alert| rules.keys(alert)).collect();
+            // of those that are read, the records of this batch may end as many as there are
+            board.inhibitors = reader.inhibitors(&keys, entries.len() + 1)?;
+            Ok(board)
+        });
+        let board = board.map_err(refused)?;
+        self.silences = Arc::clone(&board.silences);
+        Ok(board)
+    }
+
+    /// What holds alerts back; nothing while the stage is switched off.
+    fn rules(&self) -> SilenceRules {
+        self.deps.stages.running().iter().find_map(|stage| stage.holds_back()).unwrap_or_else(SilenceRules::none)
     }
 
     async fn decide(&self, entries: &[AlertEntry], board: Arc<Board>, from: Seq, to: Seq, careful: bool) -> Result<Commit, Failure> {
         let mut items: Vec<Item> = entries.iter().cloned().map(Item::new).collect();
         let mut decisions = Vec::new();
         let mut effects = None;
-        for stage in self.deps.stages.running() {
+        let running = self.deps.stages.running();
+        let mut sweep = match running.iter().any(|stage| stage.id() == silence::ID) {
+            true => None,
+            // what was held back while it ran must not stay so
+            false => silence::decide::decide(&SilenceRules::none(), &board, &mut items),
+        };
+        for stage in running {
             let id = stage.id();
             let question = Decide { board: Arc::clone(&board), items, careful };
             let answer = match stage.ask(question).await {
@@ -281,19 +333,13 @@ impl Run {
             items = answer.items;
             decisions.extend(answer.decisions);
             effects = answer.effects.or(effects);
+            sweep = answer.sweep.or(sweep);
         }
         let effects = effects.unwrap_or_else(|| decide(&Rules::OFF, &board, &items).0);
         let read = board.incidents.iter().map(|(id, state)| (id.clone(), state.rev)).collect();
-        Ok(Commit {
-            module: ID.as_str(),
-            from,
-            to,
-            read,
-            alerts: effects.alerts,
-            incidents: effects.incidents,
-            merges: effects.merges,
-            decisions,
-        })
+        let Effects { alerts, incidents, merges } = effects;
+        let silences = board.silences.rev;
+        Ok(Commit { module: ID.as_str(), from, to, read, silences, sweep, alerts, incidents, merges, decisions })
     }
 
     /// Counts an attempt where the next process finds it, if these entries were there when this one started. Says how many
@@ -363,11 +409,22 @@ impl Run {
     fn idle(&mut self) {
         self.clear_trouble();
         let store_runs = self.deps.stages.running().iter().any(|stage| stage.id() == incident_store::ID);
-        let due = if store_runs { self.deps.ledger.read_blocking(|reader| reader.next_incident_timer()) } else { Ok(None) };
+        let rules = self.rules();
+        let due = self.deps.ledger.read_blocking(|reader| {
+            let timer = if store_runs { reader.next_incident_timer()? } else { None };
+            let (silences, sweep) = (reader.silence_set(&self.silences)?, reader.sweep()?);
+            let due = timer.into_iter().chain(rules.due(&silences, &sweep)).min();
+            Ok((due, silences))
+        });
+        let due = due.map(|(due, silences)| {
+            self.silences = silences;
+            due
+        });
         match due {
             Ok(due) => self.deps.ticker.publish(ID.as_str(), due),
             Err(error) => slog::debug!(self.deps.log, "timers could not be read"; "error" => %error),
         }
+        self.tell_of_silences(&rules);
         let head = self.deps.ledger.events().head();
         if head != self.counted_at
             && let Ok(counts) = self.deps.ledger.read_blocking(|reader| reader.open_incidents())
@@ -375,6 +432,24 @@ impl Run {
             self.deps.metrics.open(&counts);
             self.counted_at = head;
         }
+    }
+
+    /// Counts what is held back, and reminds of silences that end soon and still hold something back: whoever set one may
+    /// have forgotten it.
+    fn tell_of_silences(&mut self, rules: &SilenceRules) {
+        if self.suppressed_at != Some(self.cursor)
+            && let Ok(counts) = self.deps.ledger.read_blocking(|reader| reader.suppressed_alerts())
+        {
+            self.deps.metrics.suppressed(&counts);
+            self.suppressed_at = Some(self.cursor);
+        }
+        let Ok(ending) = self.deps.ledger.read_blocking(|reader| reader.silences_ending(rules.remind_before())) else { return };
+        self.deps.metrics.ending.set(i64::try_from(ending.len()).unwrap_or(i64::MAX));
+        for ListedSilence { silence, hides } in ending.iter().filter(|one| !self.ending.contains(&one.silence.id)) {
+            slog::warn!(self.deps.log, "a silence ends soon and still holds alerts back that fire";
+                "silence" => silence.id.as_str(), "ends_at" => %silence.ends_at, "created_by" => &silence.created_by, "alerts" => hides);
+        }
+        self.ending = ending.into_iter().map(|one| one.silence.id).collect();
     }
 
     async fn wait(&self, span: Duration, why: String) {

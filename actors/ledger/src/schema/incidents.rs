@@ -23,6 +23,7 @@ diesel::table! {
         resolved_by -> Nullable<Text>,
         suppressed_by -> Nullable<Text>,
         incident -> Nullable<Text>,
+        aside -> Nullable<Text>,
     }
 }
 

@@ -7,9 +7,11 @@ mod core;
 mod dependencies;
 mod explanations;
 mod grouping;
+mod held_back;
 mod incidents;
 mod to_deliver;
 
 pub(crate) use self::{
-    accounts::*, actions::*, audit_tree::*, core::*, dependencies::*, explanations::*, grouping::*, incidents::*, to_deliver::*,
+    accounts::*, actions::*, audit_tree::*, core::*, dependencies::*, explanations::*, grouping::*, held_back::*, incidents::*,
+    to_deliver::*,
 };

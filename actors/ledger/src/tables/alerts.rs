@@ -50,11 +50,13 @@ pub(crate) fn put(conn: &mut SqliteConnection, state: &AlertState) -> Result<boo
             t::resolved_by.eq(&row.resolved_by),
             t::suppressed_by.eq(&row.suppressed_by),
             t::incident.eq(&row.incident),
+            t::aside.eq(&row.aside),
         ))
         .execute(conn)?;
     if found == 0 {
         diesel::insert_into(t::alert).values(&row).execute(conn)?;
     }
+    super::suppression::keep_inhibitors(conn, state)?;
     Ok(found == 0)
 }
 
@@ -62,6 +64,7 @@ pub(crate) fn put(conn: &mut SqliteConnection, state: &AlertState) -> Result<boo
 pub(crate) fn resolve_all_of(conn: &mut SqliteConnection, incident: &IncidentId, now: Timestamp) -> Result<usize, LedgerError> {
     let holding = t::alert.filter(t::incident.eq(incident.as_str())).filter(t::status.eq("firing"));
     let by = word(&opspilot_kernel::alert::ResolvedBy::Person)?;
+    super::suppression::forget_inhibitors_of(conn, incident)?;
     Ok(diesel::update(holding)
         .set((t::status.eq("resolved"), t::resolved_at.eq(now.millis()), t::resolved_logged_at.eq(now.millis()), t::resolved_by.eq(by)))
         .execute(conn)?)

@@ -61,8 +61,17 @@ impl Reader<'_> {
             wanted.extend(state.alert.incident_id.clone());
             board.alerts.insert(state.claim.clone(), state);
         }
+        let mut fingerprints = request.fingerprints.clone();
+        if let Some((place, most)) = &request.firing {
+            for state in self.firing_alerts(place.as_ref(), *most)? {
+                wanted.extend(state.alert.incident_id.clone());
+                // it may be told of now
+                fingerprints.extend(state.alert.suppressed_by.is_some().then_some(state.alert.fingerprint));
+                board.alerts.insert(state.claim.clone(), state);
+            }
+        }
 
-        let numbers: Vec<i64> = request.fingerprints.iter().map(|fingerprint| fingerprint.as_u64().cast_signed()).collect();
+        let numbers: Vec<i64> = fingerprints.iter().map(|fingerprint| fingerprint.as_u64().cast_signed()).collect();
         let rows: Vec<FingerprintRow> = sql_query(FINGERPRINTS).bind::<Text, _>(json(&numbers)?).load(self.conn)?;
         for row in rows {
             let state = FingerprintState { open: row.open.map(IncidentId::given), latest: row.latest.map(IncidentId::given) };
@@ -89,7 +98,9 @@ impl Reader<'_> {
             let young = incident::table.filter(incident::opened_at.ge(since.millis())).filter(incident::merged_into.is_null());
             board.opened = counted(young.count().get_result(self.conn)?)?;
         }
-        board.keys = incidents_merge::holders(self.conn, request, &looked_at)?;
+        let mut request = request.clone();
+        request.add_held(board.alerts.values());
+        board.keys = incidents_merge::holders(self.conn, &request, &looked_at)?;
         let known: BTreeSet<&str> = rows.iter().map(|row| row.id.as_str()).collect();
         let further: BTreeSet<&str> = board.keys.values().flatten().map(|holder| holder.incident.as_str()).collect();
         let further: Vec<&str> = further.difference(&known).copied().collect();
@@ -101,6 +112,8 @@ impl Reader<'_> {
             let state = row.state()?;
             board.incidents.insert(state.incident.id.clone(), state);
         }
+        board.silences = self.silence_set(&request.silences)?;
+        board.sweep = self.sweep()?;
         board.under_way = super::approvals::under_way(self.conn, board.incidents.keys())?;
         Ok(board)
     }
@@ -119,6 +132,7 @@ impl Tx<'_> {
     /// moved (a person acted, or another run of the pipeline was faster): read again, decide again.
     pub fn apply_decisions(&mut self, commit: Commit) -> Result<(), LedgerError> {
         self.still_as_read(&commit)?;
+        self.sweep_done(commit.silences, commit.sweep.as_ref())?;
         let stood: Vec<Before> = commit.merges.iter().map(|merge| Before::stored(self.conn, merge)).collect::<Result<_, _>>()?;
         let mut new = Vec::new();
         for state in &commit.alerts {

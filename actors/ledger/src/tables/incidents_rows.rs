@@ -41,6 +41,7 @@ pub(crate) struct AlertRow {
     pub(crate) resolved_by: Option<String>,
     pub(crate) suppressed_by: Option<String>,
     pub(crate) incident: Option<String>,
+    pub(crate) aside: Option<String>,
 }
 
 impl AlertRow {
@@ -68,6 +69,7 @@ impl AlertRow {
             resolved_by: state.resolved_by.as_ref().map(word).transpose()?,
             suppressed_by: alert.suppressed_by.clone(),
             incident: alert.incident_id.as_ref().map(ToString::to_string),
+            aside: state.aside.as_ref().map(json).transpose()?,
         })
     }
 
@@ -81,6 +83,7 @@ impl AlertRow {
             last_logged_at: Timestamp::from_millis(self.last_logged_at),
             resolved_by: self.resolved_by.as_deref().map(meaning::<ResolvedBy>).transpose()?,
             resolved_logged_at: self.resolved_logged_at.map(Timestamp::from_millis),
+            aside: self.aside.as_deref().map(parsed).transpose()?,
             alert: Alert {
                 id: AlertId::given(self.id),
                 fingerprint: Fingerprint::from_u64(self.fingerprint.cast_unsigned()),

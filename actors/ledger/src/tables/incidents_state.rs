@@ -4,7 +4,10 @@
 //! touch, with the revision each incident had when it was read. What they decide comes back as a
 //! [`Commit`], which is applied only if no revision has moved since.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use opspilot_kernel::{
     alert::{Alert, Observation, ResolvedBy},
@@ -14,6 +17,8 @@ use opspilot_kernel::{
     time::Timestamp,
 };
 use serde::Serialize;
+
+use super::suppression_state::{Aside, Inhibitor, SilenceSet, Sweep};
 
 /// One episode of an alert, as the pipeline keeps it.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +34,8 @@ pub struct AlertState {
     pub resolved_by: Option<ResolvedBy>,
     /// By our clock, when it was over.
     pub resolved_logged_at: Option<Timestamp>,
+    /// What holding alerts back needs to know of it.
+    pub aside: Option<Box<Aside>>,
 }
 
 /// An incident, as the pipeline keeps it.
@@ -150,6 +157,12 @@ pub struct Board {
     pub incidents: BTreeMap<IncidentId, IncidentState>,
     /// Those of them that wait, because one of their approvals is approved or executing.
     pub under_way: BTreeSet<IncidentId>,
+    /// Every silence that is not over.
+    pub silences: Arc<SilenceSet>,
+    /// How far alerts that fire were looked at.
+    pub sweep: Sweep,
+    /// Alerts that fire and hold others back, by what those must share with them.
+    pub inhibitors: BTreeMap<String, BTreeSet<Inhibitor>>,
     /// The incidents that have a key, oldest first, for every key asked for and every key that the incidents
     /// have whose time to be looked at has come.
     pub keys: BTreeMap<String, Vec<KeyHolder>>,
@@ -170,8 +183,22 @@ pub struct BoardRequest {
     pub storms: BTreeSet<String>,
     /// Incidents with a timer due at this time, and at most how many of them, earliest first.
     pub due: Option<(Timestamp, u32)>,
+    /// Alerts that fire, behind this one by their claim, and at most how many of them: they are looked at again.
+    pub firing: Option<(Option<AlertId>, u32)>,
+    /// The silences that are known already.
+    pub silences: Arc<SilenceSet>,
     /// With those timers: other incidents that have a key in common with them count if they were opened since then.
     pub opened_since: Option<Timestamp>,
+}
+
+impl BoardRequest {
+    /// Adds the keys of alerts that are held back: they may be told of, and then they share them.
+    pub fn add_held<'a>(&mut self, alerts: impl Iterator<Item = &'a AlertState>) {
+        for held in alerts.filter_map(|state| state.aside.as_ref()?.held.as_ref()) {
+            self.keys.extend(held.keys.iter().cloned());
+            self.storms.extend(held.storms.iter().cloned());
+        }
+    }
 }
 
 /// One stage's decision on one record or tick, kept for *explain why*.
@@ -288,7 +315,7 @@ impl IncidentChange {
 }
 
 /// All that a batch changes, with the cursor that says it is done.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Commit {
     /// Whose cursor it is.
     pub module: &'static str,
@@ -298,6 +325,10 @@ pub struct Commit {
     pub to: Seq,
     /// The revisions everything was decided on; a person's change in between moves one of them.
     pub read: Vec<(IncidentId, i64)>,
+    /// The revision of what holds alerts back; a person's change in between moves it.
+    pub silences: i64,
+    /// How far alerts that fire were looked at, if that changed.
+    pub sweep: Option<Sweep>,
     /// The alerts that changed, in the order in which they were first touched.
     pub alerts: Vec<AlertState>,
     /// The incidents that changed, in the order in which they were first touched.

@@ -145,17 +145,9 @@ pub(super) fn founding(name: &str, condition: u64, from: Seq, second: i64) -> Co
         repeats,
     };
     let decisions = vec![decision(false), decision(true), decision(true)];
-    let state = AlertState { claim: alert.id.clone(), last_logged_at: at(second), resolved_by: None, resolved_logged_at: None, alert };
-    Commit {
-        module: PIPELINE,
-        from,
-        to: from + 1,
-        read: Vec::new(),
-        alerts: vec![state],
-        incidents: vec![change],
-        merges: Vec::new(),
-        decisions,
-    }
+    let state =
+        AlertState { claim: alert.id.clone(), last_logged_at: at(second), resolved_by: None, resolved_logged_at: None, aside: None, alert };
+    Commit { module: PIPELINE, from, to: from + 1, alerts: vec![state], incidents: vec![change], decisions, ..Commit::default() }
 }
 
 #[test]
@@ -217,16 +209,7 @@ fn a_persons_change_in_between_makes_the_pipeline_decide_again() {
     state.incident.occurrences += 1;
     let change = IncidentChange::none(state);
     let read = vec![(incident_id("one"), 1)];
-    let commit = Commit {
-        module: PIPELINE,
-        from: 1,
-        to: 2,
-        read,
-        alerts: Vec::new(),
-        incidents: vec![change],
-        merges: Vec::new(),
-        decisions: Vec::new(),
-    };
+    let commit = Commit { module: PIPELINE, from: 1, to: 2, read, incidents: vec![change], ..Commit::default() };
     assert!(matches!(world.commit(commit), Err(LedgerError::Conflict(_))));
     let detail = world.read(|reader| reader.incident(&incident_id("one")));
     assert_eq!((detail.incident.status, detail.incident.occurrences), (IncidentStatus::Resolved, 1));

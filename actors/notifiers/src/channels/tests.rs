@@ -123,16 +123,7 @@ impl World {
         let mut change = IncidentChange::founding(incident);
         (change.fingerprints, change.timeline) = (vec![Fingerprint::from_u64(rand::random())], vec![line]);
         change.state.timeline_count = 1;
-        let commit = Commit {
-            module: "test",
-            from: 0,
-            to: 0,
-            read: Vec::new(),
-            alerts: Vec::new(),
-            incidents: vec![change],
-            merges: Vec::new(),
-            decisions: Vec::new(),
-        };
+        let commit = Commit { module: "test", incidents: vec![change], ..Commit::default() };
         self.ctx.ledger.write(Priority::Control, move |tx| tx.apply_decisions(commit)).await.unwrap();
     }
 

@@ -227,16 +227,7 @@ impl World {
         let mut change = IncidentChange::founding(incident);
         (change.fingerprints, change.timeline) = (vec![Fingerprint::from_u64(CURSOR.fetch_add(1, Ordering::SeqCst))], vec![line]);
         change.state.timeline_count = 1;
-        let commit = Commit {
-            module: "test",
-            from: 0,
-            to: 0,
-            read: Vec::new(),
-            alerts: Vec::new(),
-            incidents: vec![change],
-            merges: Vec::new(),
-            decisions: Vec::new(),
-        };
+        let commit = Commit { module: "test", incidents: vec![change], ..Commit::default() };
         self.write(move |tx| tx.apply_decisions(commit)).await;
         id
     }
