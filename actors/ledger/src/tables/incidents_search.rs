@@ -74,32 +74,28 @@ pub(super) fn search(
             return listed(rows, page, cursor, Ok);
         }
     }
-    // one more than is looked at says whether there are more to look at
-    let found: Vec<NumRow> =
-        sql_query("SELECT rowid AS num FROM incident_text WHERE incident_text MATCH ? AND rowid < ? ORDER BY rowid DESC LIMIT ?")
-            .bind::<Text, _>(&sought.matching)
-            .bind::<BigInt, _>(before)
-            .bind::<BigInt, _>(SCAN + 1)
-            .load(conn)?;
-    let mut found: Vec<i64> = found.into_iter().map(|row| row.num).collect();
-    let more = i64::try_from(found.len()).unwrap_or(i64::MAX) > SCAN;
-    if more {
-        found.pop();
-    }
-    let stopped = found.last().copied().filter(|_| more);
-    let mut rows = Vec::new();
+    let (mut rows, mut from, mut seen, mut ended) = (Vec::new(), before, 0, false);
     // nearly always the first few are enough
-    let mut rest = found.as_slice();
-    let mut step = page.limit.saturating_add(1).max(64);
-    while !rest.is_empty() && rows.len() <= page.limit {
-        let (now, later) = rest.split_at(step.min(rest.len()));
-        let held = among(conn, now, sought)?;
+    let mut step = one_more(page).max(64);
+    while rows.len() <= page.limit && seen < SCAN && !ended {
+        let wanted = step.min(SCAN - seen);
+        let found: Vec<NumRow> =
+            sql_query("SELECT rowid AS num FROM incident_text WHERE incident_text MATCH ? AND rowid < ? ORDER BY rowid DESC LIMIT ?")
+                .bind::<Text, _>(&sought.matching)
+                .bind::<BigInt, _>(from)
+                .bind::<BigInt, _>(wanted)
+                .load(conn)?;
+        let found: Vec<i64> = found.into_iter().map(|row| row.num).collect();
+        let count = i64::try_from(found.len()).unwrap_or(i64::MAX);
+        (ended, seen, step) = (count < wanted, seen.saturating_add(count), step.saturating_mul(4));
+        from = found.last().copied().unwrap_or(from);
+        let held = among(conn, &found, sought)?;
         rows.extend(wide(conn, filter, &held, page)?);
-        rest = later;
-        step = step.saturating_mul(4);
     }
     let mut answer = listed(rows, page, cursor, Ok)?;
-    answer.next_cursor = answer.next_cursor.or_else(|| stopped.map(|num| format!("n{num}")));
+    if !ended {
+        answer.next_cursor = answer.next_cursor.or_else(|| Some(format!("n{from}")));
+    }
     Ok(answer)
 }
 
