@@ -21,6 +21,8 @@ pub(crate) struct Kind {
 
 /// Incidents.
 pub(crate) const INCIDENT: Kind = Kind { name: "incident", prefix: "inc_", list: "/api/incidents" };
+/// Alerts.
+pub(crate) const ALERT: Kind = Kind { name: "alert", prefix: "alr_", list: "/api/alerts" };
 /// Proposals and what became of them.
 pub(crate) const APPROVAL: Kind = Kind { name: "approval", prefix: "apr_", list: "/api/approvals" };
 /// API keys.

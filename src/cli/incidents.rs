@@ -1,4 +1,4 @@
-//! `opspilot incidents`: list, show, acknowledge, resolve, look back.
+//! `opspilot incidents`: list, show, acknowledge, resolve, put together, take apart, look back.
 
 use clap::Subcommand;
 use serde_json::{Value as Json, json};
@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 use super::{
     Api, Outcome, Server, Table,
     client::encoded,
-    ids::INCIDENT,
+    ids::{ALERT, INCIDENT, all},
     output::{moment, say, say_json, text},
 };
 use crate::plain;
@@ -66,6 +66,25 @@ pub(crate) enum Incidents {
         #[command(flatten)]
         server: Server,
     },
+    /// Say that it is one with another: its alerts go there, and it ends
+    Merge {
+        /// Its id, or the start of it
+        id: String,
+        /// The one that goes on: its id, or the start of it
+        into: String,
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Say that some of its alerts are something else: they make an incident of their own
+    Split {
+        /// Its id, or the start of it
+        id: String,
+        /// Their ids, or the start of each
+        #[arg(required = true)]
+        alerts: Vec<String>,
+        #[command(flatten)]
+        server: Server,
+    },
     /// Write down what is on record about it, as Markdown, to work on after it
     Postmortem {
         /// Its id, or the start of it
@@ -106,6 +125,19 @@ impl Incidents {
                 Ok(())
             }
             Incidents::Ack { id, note, server } => act(&server, &id, "acknowledge", json!({ "note": note })).await,
+            Incidents::Merge { id, into, server } => {
+                let api = Api::of(&server)?;
+                let into = INCIDENT.of_service(&api, &into).await?;
+                act(&server, &id, "merge", json!({ "into": into })).await
+            }
+            Incidents::Split { id, alerts, server } => {
+                let api = Api::of(&server)?;
+                let id = INCIDENT.of_service(&api, &id).await?;
+                let own = all(&api, &format!("/api/incidents/{id}/alerts")).await?;
+                let own: Vec<String> = own.iter().map(|alert| text(alert, "id").to_owned()).collect();
+                let alerts = alerts.iter().map(|written| ALERT.one_of(written, own.clone())).collect::<Result<Vec<_>, _>>()?;
+                act(&server, &id, "split", json!({ "alerts": alerts })).await
+            }
             Incidents::Postmortem { id, server } => {
                 let api = Api::of(&server)?;
                 let id = INCIDENT.of_service(&api, &id).await?;
@@ -132,7 +164,8 @@ async fn act(server: &Server, id: &str, verb: &str, mut body: Json) -> Outcome {
     if server.json {
         say_json(&incident);
     } else {
-        say(&format!("{id} is {}: {}", text(&incident, "status"), plain::stripped(text(&incident, "title"))));
+        let stands = text(&incident, "id");
+        say(&format!("{stands} is {}: {}", text(&incident, "status"), plain::stripped(text(&incident, "title"))));
     }
     Ok(())
 }
@@ -172,6 +205,7 @@ fn show(incident: &Json, timeline: &Json) {
     say(&plain::stripped(text(incident, "title")));
     line("id", text(incident, "id"));
     line("status", text(incident, "status"));
+    line("merged into", text(incident, "merged_into"));
     line("severity", text(incident, "severity"));
     line("source", text(incident, "source"));
     line("rule", &format!("{} ({})", text(incident, "rule"), text(incident, "detected_by")));
@@ -187,11 +221,12 @@ fn show(incident: &Json, timeline: &Json) {
     line("", text(incident, "description"));
     let list = |key: &str| incident.get(key).and_then(Json::as_array).cloned().unwrap_or_default();
     say("\nalerts");
-    let mut table = Table::new(&["  status", "seen", "severity", "title"]);
+    let mut table = Table::new(&["  id", "status", "seen", "severity", "title"]);
     for alert in list("alerts") {
         let seen = alert.get("occurrences").and_then(Json::as_u64).unwrap_or(0);
         table.row([
-            format!("  {}", text(&alert, "status")),
+            format!("  {}", text(&alert, "id").get(..12).unwrap_or_else(|| text(&alert, "id"))),
+            text(&alert, "status").to_owned(),
             format!("{seen}×"),
             text(&alert, "severity").to_owned(),
             text(&alert, "title").to_owned(),

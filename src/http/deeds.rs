@@ -3,7 +3,12 @@
 
 use actix_web::{FromRequest, HttpRequest, HttpResponse, dev::Payload, http::StatusCode, web};
 use futures_util::future::LocalBoxFuture;
-use opspilot_kernel::{ids::IncidentId, incident::Incident as Stored, principal::Actor, time::Timestamp};
+use opspilot_kernel::{
+    ids::{AlertId, IncidentId},
+    incident::Incident as Stored,
+    principal::Actor,
+    time::Timestamp,
+};
 use opspilot_ledger::{LedgerError, Tx};
 use serde::Deserialize;
 
@@ -21,6 +26,8 @@ use super::{
 const MAX_TEXT: usize = 4096;
 /// The longest name of an assignee, in characters.
 const MAX_NAME: usize = 128;
+/// The most alerts that are taken out of an incident at once.
+const MAX_ALERTS: usize = 500;
 
 /// What an operator does with one incident, once for an `Idempotency-Key`.
 pub struct Deed {
@@ -45,7 +52,7 @@ impl FromRequest for Deed {
 }
 
 impl Deed {
-    /// Does it in one transaction; answers with the incident as it then stands.
+    /// Does it in one transaction; answers with the incident that the job gives back, as it then stands.
     async fn run(
         self,
         body: &[u8],
@@ -53,8 +60,8 @@ impl Deed {
     ) -> ApiResult<HttpResponse> {
         let Deed { actor, id, key, state } = self;
         let answer = key.run(&state, body, move |tx| {
-            job(tx, &id, &actor)?;
-            answered(StatusCode::OK, &Incident::from(tx.incident(&id)?))
+            let stands = job(tx, &id, &actor)?.id;
+            answered(StatusCode::OK, &Incident::from(tx.incident(&stands)?))
         });
         Ok(answer.await?.respond())
     }
@@ -191,4 +198,50 @@ pub async fn note(deed: Deed, body: Body<Note>) -> ApiResult<HttpResponse> {
         return Err(ApiError::invalid("/text", "empty", "write something"));
     }
     deed.run(&body.bytes, move |tx, id, actor| tx.incident_note(id, actor, &text)).await
+}
+
+/// Which incident takes this one's alerts over.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Merge {
+    /// Its id.
+    into: String,
+}
+
+/// Says that an incident is one with another: its alerts and evidence go there, and it ends. `split` undoes it.
+#[utoipa::path(post, path = "/api/incidents/{id}/merge", tag = "incidents", params(("id" = String, Path, description = "Its id")),
+    request_body = Merge, responses(
+    (status = 200, description = "The incident that goes on", body = Incident),
+    (status = 404, description = "No such incident", body = ProblemBody),
+    (status = 409, description = "One of them is over or was merged, or something that was approved is not through", body = ProblemBody),
+    (status = 422, description = "Into itself", body = ProblemBody),
+))]
+pub async fn merge(deed: Deed, body: Body<Merge>) -> ApiResult<HttpResponse> {
+    let into = IncidentId::given(written("/into", Some(body.value.into), MAX_NAME)?);
+    deed.run(&body.bytes, move |tx, id, actor| tx.incident_merge(id, &into, actor)).await
+}
+
+/// Which alerts are something else.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Split {
+    /// Their ids, 1 to 500. Whatever is of the same condition goes along.
+    alerts: Vec<String>,
+}
+
+/// Says that some alerts of an incident are something else: they make one of their own, which joins no other again. If they
+/// are what a merger brought, it is the incident that was merged.
+#[utoipa::path(post, path = "/api/incidents/{id}/split", tag = "incidents", params(("id" = String, Path, description = "Its id")),
+    request_body = Split, responses(
+    (status = 200, description = "The incident that they make", body = Incident),
+    (status = 404, description = "No such incident", body = ProblemBody),
+    (status = 409, description = "It is over, or was merged", body = ProblemBody),
+    (status = 422, description = "These are none, not its own, or all of them", body = ProblemBody),
+))]
+pub async fn split(deed: Deed, body: Body<Split>) -> ApiResult<HttpResponse> {
+    if !(1..=MAX_ALERTS).contains(&body.value.alerts.len()) {
+        return Err(ApiError::invalid("/alerts", "wrong_count", format!("name 1 to {MAX_ALERTS} alerts")));
+    }
+    let alerts = body.value.alerts.into_iter().map(AlertId::given).collect();
+    deed.run(&body.bytes, move |tx, id, actor| tx.incident_split(id, &alerts, actor)).await
 }

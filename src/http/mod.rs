@@ -145,6 +145,8 @@ routes! {
     "/api/incidents/{id}/snooze" => { post: operator deeds::snooze };
     "/api/incidents/{id}/assign" => { post: operator deeds::assign };
     "/api/incidents/{id}/notes" => { post: operator deeds::note };
+    "/api/incidents/{id}/merge" => { post: operator deeds::merge };
+    "/api/incidents/{id}/split" => { post: operator deeds::split };
     "/api/incidents/{id}/proposals" => { post: operator approvals::propose };
     "/api/alerts" => { get: viewer alerts::list };
     "/api/alerts/{id}" => { get: viewer alerts::get };

@@ -2,12 +2,12 @@
 
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
-import { alert, api, harmless, loggedIn, picture, row, story, token, until } from "./lib.mjs";
+import { alert, api, base, harmless, loggedIn, picture, row, story, token, until } from "./lib.mjs";
 
 await story(async () => {
   const admin = await token("admin");
-  await alert(admin, { name: "first", title: "The first incident", labels: { env: "prod" } });
-  await alert(admin, { name: "second", title: "The second incident", labels: { env: "test" } });
+  await alert(admin, { name: "first", source: "one", title: "The first incident", labels: { env: "prod" } });
+  await alert(admin, { name: "second", source: "two", title: "The second incident", labels: { env: "test" } });
   const first = await until("the first incident", async () => (await api(admin, "GET", "/api/incidents?q=first")).items[0]);
   await api(admin, "POST", `/api/incidents/${first.id}/acknowledge`, {});
   for (const value of [91, 95, 99.5]) await api(admin, "POST", "/api/events", { source: "host-7", name: "heat", value });
@@ -45,5 +45,22 @@ await story(async () => {
   const document = await readFile(await download.path(), "utf8");
   assert.match(document, /^# Post-mortem: `/);
   assert.match(document, /`heat` = 99\.5/);
+
+  // two become one and two again
+  await words.fill("");
+  await row(page, "The first incident").click();
+  await page.getByRole("button", { name: "Merge" }).click();
+  await page.getByLabel("Into").selectOption({ label: "critical: The second incident" });
+  await page.getByRole("dialog").getByRole("button", { name: "Merge" }).click();
+  await page.getByRole("heading", { name: "The second incident" }).waitFor();
+  await row(page, "The first incident").waitFor({ state: "detached" });
+  await page.goto(`${base}/#/incidents/${first.id}`);
+  await page.getByText("Merged into").waitFor();
+  await picture(page, "merged");
+  await page.getByRole("article").locator("dd a").click();
+  await page.getByRole("listitem").filter({ hasText: "The first incident" }).getByRole("button", { name: "Take out" }).click();
+  await page.getByRole("button", { name: "Take it out" }).click();
+  await page.getByRole("heading", { name: "The first incident" }).waitFor();
+  assert.equal((await api(admin, "GET", `/api/incidents/${first.id}`)).status, "acknowledged");
   await harmless(page);
 });

@@ -65,6 +65,7 @@ pub(crate) struct Memory {
     pub(crate) timeline: BTreeMap<IncidentId, Vec<TimelineEntry>>,
     pub(crate) evidence: BTreeMap<IncidentId, Vec<(AlertId, Observation)>>,
     pub(crate) audited: BTreeMap<IncidentId, Vec<Lifecycle>>,
+    pub(crate) came_back: BTreeMap<IncidentId, IncidentId>,
     held: BTreeMap<IncidentId, Vec<Fingerprint>>,
     pub(crate) keyring: Keyring,
 }
@@ -77,6 +78,9 @@ impl Memory {
         }
         for change in effects.incidents {
             let id = change.state.incident.id.clone();
+            if let Some(before) = change.recurrence_of {
+                self.came_back.insert(id.clone(), before);
+            }
             for held in change.keys {
                 self.keyring.hold(&id, change.state.incident.opened_at, held);
             }

@@ -170,3 +170,50 @@ async fn e3_a_post_mortem_computes_its_numbers_and_quotes_hostile_texts_as_nothi
     supervisor.stop_all().await;
     api.stop().await;
 }
+
+#[actix_web::test]
+async fn people_put_incidents_together_and_take_them_apart() {
+    let api = Api::start().await;
+    let supervisor = start_pipeline(&api);
+    let (operator, viewer) = (api.someone("ada", Role::Operator).await, api.someone("vera", Role::Viewer).await);
+    let (act, see) = (As::Token(&operator), As::Token(&viewer));
+    for name in ["disk", "mail", "cart"] {
+        claim(&api, name, Transition::Firing).await;
+    }
+    let of = async |q: &str| api.get(see, &format!("/api/incidents?q={q}")).await.expect(200).body["items"][0].clone();
+    let (disk, mail) = (of("disk").await, of("mail").await);
+    let (disk_id, mail_id) = (disk["id"].as_str().unwrap(), mail["id"].as_str().unwrap());
+    let path = |id: &str, what: &str| format!("/api/incidents/{id}/{what}");
+    api.post(see, &path(mail_id, "merge"), json!({ "into": disk_id })).await.expect(403);
+    api.post(act, &path(mail_id, "merge"), json!({})).await.expect(422);
+    api.post(act, &path(mail_id, "merge"), json!({ "into": mail_id })).await.expect(422);
+    api.post(act, &path(mail_id, "merge"), json!({ "into": "inc_none" })).await.expect(404);
+    let whole = api.post(act, &path(mail_id, "merge"), json!({ "into": disk_id })).await.expect(200).body;
+    assert_eq!((&whole["id"], &whole["alert_count"]), (&json!(disk_id), &json!(2)));
+    api.post(act, &path(mail_id, "merge"), json!({ "into": disk_id })).await.expect(409);
+    let ended = api.get(see, &format!("/api/incidents/{mail_id}")).await.expect(200).body;
+    assert_eq!((&ended["merged_into"], &ended["status"]), (&json!(disk_id), &json!("resolved")));
+    assert_eq!(api.get(see, "/api/incidents").await.expect(200).body["items"].as_array().unwrap().len(), 2);
+    assert_eq!(of("mail").await["id"], disk_id, "it is found by what the other was about");
+
+    // what the merged alert says from here on counts there
+    claim(&api, "mail", Transition::Repeat).await;
+    assert_eq!(of("disk").await["occurrences"], 3);
+    let alert = &mail["alerts"][0]["id"];
+    api.post(see, &path(disk_id, "split"), json!({ "alerts": [alert] })).await.expect(403);
+    for wrong in [json!([]), json!(["alr_none"]), json!([alert, disk["alerts"][0]["id"]]), json!(vec!["alr_x"; 501])] {
+        api.post(act, &path(disk_id, "split"), json!({ "alerts": wrong })).await.expect(422);
+    }
+    let again = api.post(act, &path(disk_id, "split"), json!({ "alerts": [alert] })).await.expect(200).body;
+    assert_eq!((&again["id"], &again["status"], &again["merged_into"]), (&json!(mail_id), &json!("open"), &json!(null)));
+    assert_eq!((&again["occurrences"], &again["alert_count"]), (&json!(2), &json!(1)));
+    assert_eq!(of("disk").await["occurrences"], 1);
+    // and goes on by itself
+    claim(&api, "mail", Transition::Resolved).await;
+    assert_eq!(api.get(see, &format!("/api/incidents/{mail_id}")).await.expect(200).body["status"], "resolved");
+    let timeline = api.get(see, &path(disk_id, "timeline")).await.expect(200).body;
+    let kinds: Vec<&str> = timeline["items"].as_array().unwrap().iter().map(|line| line["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["opened", "merged", "split"]);
+    supervisor.stop_all().await;
+    api.stop().await;
+}

@@ -174,12 +174,13 @@ pub(super) fn place(
             (last, "reopened", text)
         }
         (None, None, None) => {
+            let before = desk.last_resolved(record.fingerprint).map(|state| format!("; it came back after {}", state.incident.id));
             let id = desk.found_incident(alert, record);
             let text = match grouping {
                 Some(_) => "opens an incident: none that is open shares anything with it, and none of its own was resolved recently enough",
                 None => "opens an incident: none with this fingerprint is open or was resolved recently enough",
             };
-            (id, "opened", text.to_owned())
+            (id, "opened", text.to_owned() + &before.unwrap_or_default())
         }
     };
     let (incident, text) = bring_together(desk, incident, &takers, at, text);

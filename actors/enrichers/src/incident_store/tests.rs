@@ -178,8 +178,12 @@ fn within_the_window_it_is_reopened_and_after_it_a_new_one_is_opened() {
     assert_eq!(state.incident.status, IncidentStatus::Open);
     assert_eq!((state.incident.resolved_at, state.incident.resolution.clone()), (None, None));
     assert_eq!((state.incident.alert_count, state.firing), (2, 1));
+    let first = state.incident.id.clone();
+    assert!(pipeline.memory.came_back.is_empty());
     pipeline.ends("disk.2", 2000).fires("disk.3", 2000 + 1801);
     assert_eq!(pipeline.memory.board.incidents.len(), 2);
+    let before: Vec<_> = pipeline.memory.came_back.values().collect();
+    assert_eq!(before, [&first], "it names the one before it");
 }
 
 #[test]

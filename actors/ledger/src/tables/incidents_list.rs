@@ -175,13 +175,18 @@ pub(super) type ListQuery =
 
 /// The list in its own order, from where the page before ended.
 pub(super) fn list_query(filter: &IncidentFilter, page: &Page) -> Result<ListQuery, LedgerError> {
+    Ok(behind(filter, page)?.select(IncidentRow::as_select()))
+}
+
+/// The same, of which nothing is selected yet.
+pub(super) fn behind(filter: &IncidentFilter, page: &Page) -> Result<incident::BoxedQuery<'static, diesel::sqlite::Sqlite>, LedgerError> {
     let mut query = filtered(filter);
     if let Some(cursor) = &page.cursor {
         let (opened_at, num) = time_cursor(cursor)?;
         let behind = incident::opened_at.lt(opened_at).or(incident::num.lt(num));
         query = query.filter(incident::opened_at.le(opened_at)).filter(behind);
     }
-    Ok(query.order((incident::opened_at.desc(), incident::num.desc())).select(IncidentRow::as_select()))
+    Ok(query.order((incident::opened_at.desc(), incident::num.desc())))
 }
 
 fn detail(conn: &mut SqliteConnection, row: IncidentRow, budget: &mut usize) -> Result<IncidentDetail, LedgerError> {

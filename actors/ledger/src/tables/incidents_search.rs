@@ -1,8 +1,11 @@
 //! Finding incidents by words, labels and where they stand, at a cost that has a bound.
 //!
-//! Whatever is asked for, one page looks at [`SCAN`] incidents at most. There are two ways to find those that hold all
-//! words and pass all filters: from the filters, if few incidents pass them, and otherwise from the index of words, the
-//! newest first. Where that ends before the page is full it says where it stopped, and the next page goes on there.
+//! Whatever is asked for, one page looks into the words of [`SCAN`] incidents at most. There are two ways: with filters that
+//! the index of words knows nothing of, the list is walked in its own order, and each stretch of it is compared with what
+//! the index finds there; without, what the index finds is taken as it comes, the newest first. Where that ends before the
+//! page is full it says where it stopped, and the next page goes on there.
+
+use std::collections::{HashMap, HashSet};
 
 use diesel::{
     prelude::*,
@@ -11,7 +14,7 @@ use diesel::{
 };
 
 use super::{
-    incidents_list::{IncidentFilter, filtered, listed, one_more},
+    incidents_list::{IncidentFilter, behind, filtered, listed, one_more},
     incidents_rows::{IncidentRow, json},
     incidents_words::{exact_source, exactly, holding, matching, wanted},
 };
@@ -23,10 +26,12 @@ use crate::{
 
 /// Words of one search; further ones are not looked for.
 const WORDS: usize = 16;
-/// Incidents that one page of a search looks at.
+/// Incidents whose words and rows one page of a search looks at.
 const SCAN: i64 = 10_000;
-/// Incidents that pass the filters are few if they are no more than this.
-const FEW: i64 = 5000;
+/// The longest stretch of the list that is walked at once.
+const LONGEST: i64 = 16_000;
+/// The index of words is asked about a stretch of numbers only if at least one in so many of them passes the filters.
+const SPARSE: i64 = 8;
 
 #[derive(QueryableByName)]
 struct NumRow {
@@ -54,52 +59,90 @@ impl Sought {
     }
 }
 
-/// Incidents that hold what is sought, in the order in which they were opened, newest first.
+/// Incidents that hold what is sought.
 pub(super) fn search(
     conn: &mut SqliteConnection,
     filter: &IncidentFilter,
     sought: &Sought,
     page: &Page,
 ) -> Result<Listed<IncidentRow>, LedgerError> {
+    if filter.narrows() { walk(conn, filter, sought, page) } else { look_up(conn, filter, sought, page) }
+}
+
+/// Walks the list of those that pass the filters, in its own order, and keeps those that hold what is sought.
+fn walk(conn: &mut SqliteConnection, filter: &IncidentFilter, sought: &Sought, page: &Page) -> Result<Listed<IncidentRow>, LedgerError> {
+    let (mut rows, mut at, mut cost, mut ended, mut step) = (Vec::new(), page.cursor.clone(), 0, false, 1000);
+    while rows.len() <= page.limit && cost < SCAN && !ended {
+        let part = Page { limit: page.limit, cursor: at.clone() };
+        let passing: Vec<(i64, i64)> = behind(filter, &part)?.select((incident::opened_at, incident::num)).limit(step).load(conn)?;
+        let count = i64::try_from(passing.len()).unwrap_or(i64::MAX);
+        ended = count < step;
+        at = passing.last().map(|(opened_at, num)| format!("{opened_at}.{num}")).or(at);
+        let nums: Vec<i64> = passing.into_iter().map(|(_, num)| num).collect();
+        let likely = likely(conn, &nums, sought)?;
+        // to walk costs little; to look into words and rows costs ten times as much
+        cost = cost.saturating_add(count / 10).saturating_add(i64::try_from(likely.len()).unwrap_or(i64::MAX));
+        step = step.saturating_mul(4).min(LONGEST);
+        let mut held = among(conn, &likely, sought)?;
+        let order: HashMap<i64, usize> = nums.into_iter().zip(0..).collect();
+        held.sort_by_key(|num| order.get(num).copied());
+        held.truncate(page.limit.saturating_add(1).saturating_sub(rows.len()));
+        let mut found = wide(conn, filter, &held, page)?;
+        found.sort_by_key(|row: &IncidentRow| order.get(&row.num).copied());
+        rows.extend(found);
+    }
+    let cursor = |row: &IncidentRow| format!("{}.{}", row.opened_at, row.num);
+    let mut answer = listed(rows, page, cursor, Ok)?;
+    if !ended {
+        answer.next_cursor = answer.next_cursor.or(at);
+    }
+    Ok(answer)
+}
+
+/// Those of `nums` that the index of words finds, unless to look at each of them costs less than to ask it.
+fn likely(conn: &mut SqliteConnection, nums: &[i64], sought: &Sought) -> Result<Vec<i64>, LedgerError> {
+    let (least, most) = (nums.iter().min().copied().unwrap_or(0), nums.iter().max().copied().unwrap_or(0));
+    let count = i64::try_from(nums.len()).unwrap_or(i64::MAX);
+    if most.saturating_sub(least) > count.saturating_mul(SPARSE) {
+        return Ok(nums.to_vec());
+    }
+    let found: Vec<NumRow> = sql_query("SELECT rowid AS num FROM incident_text WHERE incident_text MATCH ? AND rowid BETWEEN ? AND ?")
+        .bind::<Text, _>(&sought.matching)
+        .bind::<BigInt, _>(least)
+        .bind::<BigInt, _>(most)
+        .load(conn)?;
+    let found: HashSet<i64> = found.into_iter().map(|row| row.num).collect();
+    Ok(nums.iter().copied().filter(|num| found.contains(num)).collect())
+}
+
+/// Asks the index of words, for the newest first, in the order in which they were opened.
+fn look_up(conn: &mut SqliteConnection, filter: &IncidentFilter, sought: &Sought, page: &Page) -> Result<Listed<IncidentRow>, LedgerError> {
     let before = match &page.cursor {
         Some(cursor) => cursor.strip_prefix('n').and_then(|num| num.parse().ok()).ok_or(LedgerError::Cursor)?,
         None => i64::MAX,
     };
-    if filter.narrows() {
-        let query = filtered(filter).select(incident::num).filter(incident::num.lt(before)).limit(FEW + 1);
-        let few: Vec<i64> = query.load(conn)?;
-        if i64::try_from(few.len()).unwrap_or(i64::MAX) <= FEW {
-            let held = among(conn, &few, sought)?;
-            let rows = wide(conn, filter, &held, page)?;
-            return listed(rows, page, cursor, Ok);
-        }
-    }
-    // one more than is looked at says whether there are more to look at
-    let found: Vec<NumRow> =
-        sql_query("SELECT rowid AS num FROM incident_text WHERE incident_text MATCH ? AND rowid < ? ORDER BY rowid DESC LIMIT ?")
-            .bind::<Text, _>(&sought.matching)
-            .bind::<BigInt, _>(before)
-            .bind::<BigInt, _>(SCAN + 1)
-            .load(conn)?;
-    let mut found: Vec<i64> = found.into_iter().map(|row| row.num).collect();
-    let more = i64::try_from(found.len()).unwrap_or(i64::MAX) > SCAN;
-    if more {
-        found.pop();
-    }
-    let stopped = found.last().copied().filter(|_| more);
-    let mut rows = Vec::new();
+    let (mut rows, mut from, mut seen, mut ended) = (Vec::new(), before, 0, false);
     // nearly always the first few are enough
-    let mut rest = found.as_slice();
-    let mut step = page.limit.saturating_add(1).max(64);
-    while !rest.is_empty() && rows.len() <= page.limit {
-        let (now, later) = rest.split_at(step.min(rest.len()));
-        let held = among(conn, now, sought)?;
+    let mut step = one_more(page).max(64);
+    while rows.len() <= page.limit && seen < SCAN && !ended {
+        let wanted = step.min(SCAN - seen);
+        let found: Vec<NumRow> =
+            sql_query("SELECT rowid AS num FROM incident_text WHERE incident_text MATCH ? AND rowid < ? ORDER BY rowid DESC LIMIT ?")
+                .bind::<Text, _>(&sought.matching)
+                .bind::<BigInt, _>(from)
+                .bind::<BigInt, _>(wanted)
+                .load(conn)?;
+        let found: Vec<i64> = found.into_iter().map(|row| row.num).collect();
+        let count = i64::try_from(found.len()).unwrap_or(i64::MAX);
+        (ended, seen, step) = (count < wanted, seen.saturating_add(count), step.saturating_mul(4));
+        from = found.last().copied().unwrap_or(from);
+        let held = among(conn, &found, sought)?;
         rows.extend(wide(conn, filter, &held, page)?);
-        rest = later;
-        step = step.saturating_mul(4);
     }
     let mut answer = listed(rows, page, cursor, Ok)?;
-    answer.next_cursor = answer.next_cursor.or_else(|| stopped.map(|num| format!("n{num}")));
+    if !ended {
+        answer.next_cursor = answer.next_cursor.or_else(|| Some(format!("n{from}")));
+    }
     Ok(answer)
 }
 

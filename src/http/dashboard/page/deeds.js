@@ -4,8 +4,8 @@ import { act } from "./api.js";
 import { ask } from "./ask.js";
 import { announce, h, said } from "./dom.js";
 import { propose } from "./propose.js";
-import { state, take, refresh } from "./store.js";
-import { moment } from "./words.js";
+import { refresh, sorted, state, take } from "./store.js";
+import { moment, plain } from "./words.js";
 
 const about = (incident) => h("p", { class: "prose" }, said(incident.title));
 
@@ -78,8 +78,35 @@ const reopen = (incident) => ask({
   run: (values, _, key) => done(incident, "reopen", {}, key, "Open again"),
 });
 
+/** Goes to the incident that a merger or a split leaves or makes. */
+async function goes(incident, what, body, key, words) {
+  const now = await act(incident.id, what, body, key);
+  take(now);
+  refresh();
+  announce(words);
+  location.hash = `#/incidents/${encodeURIComponent(now.id)}`;
+  return true;
+}
+
+const others = (incident) => sorted().filter((one) => one.id !== incident.id && one.status !== "resolved").slice(0, 200);
+
+const merge = (incident) => ask({
+  title: "Merge", intro: [about(incident), h("p", { class: "quiet" }, "Its alerts and evidence go to the other, and this one ends. Taking them out again undoes it.")],
+  fields: [{ name: "into", label: "Into", type: "select", required: true, options: others(incident).map((one) => [one.id, `${one.severity}: ${plain(one.title, 80)}`]) }],
+  buttons: [{ name: "go", text: "Merge" }],
+  run: ({ into }, _, key) => goes(incident, "merge", { into }, key, "Merged"),
+});
+
+/** Takes one alert out of an incident. */
+export const split = (incident, alert) => ask({
+  title: "Take out", intro: [h("p", { class: "prose" }, said(alert.title)), h("p", { class: "quiet" }, "It becomes an incident of its own, which joins no other again.")],
+  buttons: [{ name: "go", text: "Take it out" }],
+  run: (values, _, key) => goes(incident, "split", { alerts: [alert.id] }, key, "Taken out"),
+});
+
 /** The buttons that make sense now. */
 export function deeds(incident) {
+  if (incident.merged_into) return [];
   const resolved = incident.status === "resolved";
   return [
     incident.status === "open" ? { key: "ack", text: "Acknowledge", tone: "main", run: () => acknowledge(incident) } : null,
@@ -87,6 +114,7 @@ export function deeds(incident) {
     { key: "assign", text: "Assign", run: () => assign(incident) },
     resolved ? null : { key: "snooze", text: "Snooze", run: () => snooze(incident) },
     { key: "note", text: "Note", run: () => note(incident) },
+    !resolved && others(incident).length ? { key: "merge", text: "Merge", run: () => merge(incident) } : null,
     !resolved && state.catalogue?.length ? { key: "propose", text: "Propose an action", run: () => propose(incident) } : null,
   ].filter(Boolean);
 }

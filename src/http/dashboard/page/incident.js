@@ -5,7 +5,7 @@ import { at, block, h, keyed, Part, said, since } from "./dom.js";
 import { explanation, runbooks, similar } from "./explanation.js";
 import { severity, status } from "./incidents.js";
 import { propose } from "./propose.js";
-import { deeds } from "./deeds.js";
+import { deeds, split } from "./deeds.js";
 import { brief, queue } from "./approval.js";
 import { loadCatalogue, mayOperate, refresh, state } from "./store.js";
 import { number, plural, spaced } from "./words.js";
@@ -95,6 +95,13 @@ function evidence(incident) {
   ];
 }
 
+/** An alert that could be an incident of its own. */
+function takeOut(incident, alert) {
+  const alone = new Set(incident.alerts.map((one) => one.fingerprint)).size < 2 && (incident.alert_count ?? 0) <= incident.alerts.length;
+  if (alone || !mayOperate() || incident.status === "resolved") return null;
+  return h("p", null, h("button", { type: "button", class: "button small", "data-key": `split-${alert.id}`, on: { click: () => split(incident, alert) } }, "Take out"));
+}
+
 function alerts(incident) {
   if (!incident.alerts?.length) return null;
   const rest = (incident.alert_count ?? 0) - incident.alerts.length;
@@ -103,7 +110,7 @@ function alerts(incident) {
     h("ul", { class: "plain", "aria-labelledby": "alerts" }, incident.alerts.map((alert) =>
       h("li", null, h("p", { class: "row-head" }, severity(alert.severity), status(alert.status), h("span", { class: "quiet" }, `×${alert.occurrences}`)),
         h("p", null, said(alert.title)),
-        h("p", { class: "quiet" }, said(alert.name ?? ""), alert.suppressed_by ? [" · held back by ", said(alert.suppressed_by)] : null, " · ", h("code", null, alert.id))))),
+        h("p", { class: "quiet" }, said(alert.name ?? ""), alert.suppressed_by ? [" · held back by ", said(alert.suppressed_by)] : null, " · ", h("code", null, alert.id)), takeOut(incident, alert)))),
     rest > 0 ? h("p", { class: "quiet" }, `${rest} more.`) : null,
   ];
 }
@@ -180,13 +187,13 @@ export class IncidentView {
     const row = { ...incident, ...known };
     const { alerts: _a, evidence: _e, explanation: _x, similar: _s, runbooks: _r, approvals: listed, ...facts } = row;
     head.show(facts);
-    doing.show([mayOperate(), (state.catalogue?.length ?? 0)], facts);
+    doing.show([mayOperate(), (state.catalogue?.length ?? 0), state.incidents.size], facts);
     const own = [...state.approvals.values()].filter((approval) => approval.incident_id === open.id);
     const others = (open.detail?.approvals ?? []).filter((approval) => typeof approval === "object" && !own.some((one) => one.id === approval.id));
     approvals.show(queue([...own, ...others]));
     explanation.show({ id: incident.id, status: facts.status, explanation: incident.explanation ?? null, cited: (incident.evidence ?? []).map((piece) => piece.id) }, [mayOperate(), (state.catalogue ?? []).map((action) => action.id)]);
     evidence.show({ id: incident.id, evidence: incident.evidence, evidence_count: incident.evidence_count, evidence_beyond: incident.evidence_beyond, explanation: incident.explanation });
-    alerts.show({ alerts: incident.alerts, alert_count: incident.alert_count });
+    alerts.show({ id: incident.id, status: facts.status, alerts: incident.alerts, alert_count: incident.alert_count });
     runbooks.show(incident.runbooks, incident.explanation?.runbooks);
     similar.show(incident.similar);
     timeline.show(open.timeline);
