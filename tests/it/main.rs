@@ -39,4 +39,5 @@ mod storage;
 mod story;
 mod tail;
 mod tidy;
+mod together;
 mod topology;

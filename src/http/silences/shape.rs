@@ -66,7 +66,7 @@ pub(super) fn matchers(bodies: Vec<MatcherBody>) -> ApiResult<Vec<Matcher>> {
 
 /// Where a silence stands.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub struct Status {
+pub(super) struct Status {
     /// `pending`, `active` or `expired`.
     #[schema(value_type = String)]
     state: SilenceState,
