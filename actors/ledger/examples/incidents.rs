@@ -130,7 +130,8 @@ fn founding(n: u64, open: bool) -> (AlertState, IncidentChange) {
     }
     change.state.firing = u64::from(open);
     change.state.timeline_count = 1;
-    let state = AlertState { claim: alert.id.clone(), last_logged_at: at(n), resolved_by: None, resolved_logged_at: None, alert };
+    let state =
+        AlertState { claim: alert.id.clone(), last_logged_at: at(n), resolved_by: None, resolved_logged_at: None, aside: None, alert };
     (state, change)
 }
 
@@ -141,10 +142,21 @@ fn fill(ledger: &Ledger, count: u64, open: u64) {
     while n < count {
         let to = (n + AT_ONCE).min(count);
         let (alerts, incidents) = (n..to).map(|n| founding(n, n + open >= count)).unzip();
-        let commit = Commit { module: MODULE, from: n, to, read: Vec::new(), alerts, incidents, merges: Vec::new(), decisions: Vec::new() };
+        let commit = Commit {
+            module: MODULE,
+            from: n,
+            to,
+            read: Vec::new(),
+            silences: 0,
+            sweep: None,
+            alerts,
+            incidents,
+            merges: Vec::new(),
+            decisions: Vec::new(),
+        };
         ledger.write_blocking(Priority::Bulk, move |tx| tx.apply_decisions(commit)).unwrap();
         n = to;
-        if n % 50_000 == 0 {
+        if n.is_multiple_of(50_000) {
             println!("{n} incidents, {:.0} a second", (n - from) as f64 / started.elapsed().as_secs_f64());
         }
     }

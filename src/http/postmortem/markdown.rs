@@ -223,7 +223,7 @@ mod tests {
     use super::*;
 
     /// What is left of a line when every span of code is taken out of it, as CommonMark finds them.
-    pub(super) fn outside(line: &str) -> String {
+    fn outside(line: &str) -> String {
         let (mut out, mut rest) = (String::new(), line);
         while let Some(at) = rest.find('`') {
             out.push_str(&rest[..at]);

@@ -28,6 +28,8 @@ use crate::{
 const WORDS: usize = 16;
 /// Incidents whose words and rows one page of a search looks at.
 const SCAN: i64 = 10_000;
+/// What the index finds is few if it is no more than this: then it is filtered and sorted.
+const FEW: i64 = 2000;
 /// The longest stretch of the list that is walked at once.
 const LONGEST: i64 = 16_000;
 /// The index of words is asked about a stretch of numbers only if at least one in so many of them passes the filters.
@@ -71,6 +73,21 @@ pub(super) fn search(
 
 /// Walks the list of those that pass the filters, in its own order, and keeps those that hold what is sought.
 fn walk(conn: &mut SqliteConnection, filter: &IncidentFilter, sought: &Sought, page: &Page) -> Result<Listed<IncidentRow>, LedgerError> {
+    let found: Vec<NumRow> = sql_query("SELECT rowid AS num FROM incident_text WHERE incident_text MATCH ? LIMIT ?")
+        .bind::<Text, _>(&sought.matching)
+        .bind::<BigInt, _>(FEW + 1)
+        .load(conn)?;
+    let cursor = |row: &IncidentRow| format!("{}.{}", row.opened_at, row.num);
+    if i64::try_from(found.len()).unwrap_or(i64::MAX) <= FEW {
+        let held = among(conn, &found.into_iter().map(|row| row.num).collect::<Vec<_>>(), sought)?;
+        let is_held = diesel::dsl::sql::<diesel::sql_types::Bool>("incident.num IN (SELECT value FROM json_each(")
+            .bind::<Text, _>(json(&held)?)
+            .sql("))");
+        // sorted by what no index has: or SQLite would walk the whole list in search of these few
+        let order = diesel::dsl::sql::<BigInt>("+incident.opened_at DESC, incident.num DESC");
+        let rows = behind(filter, page)?.select(IncidentRow::as_select()).filter(is_held).order(order).limit(one_more(page));
+        return listed(rows.load(conn)?, page, cursor, Ok);
+    }
     let (mut rows, mut at, mut cost, mut ended, mut step) = (Vec::new(), page.cursor.clone(), 0, false, 1000);
     while rows.len() <= page.limit && cost < SCAN && !ended {
         let part = Page { limit: page.limit, cursor: at.clone() };
@@ -91,7 +108,6 @@ fn walk(conn: &mut SqliteConnection, filter: &IncidentFilter, sought: &Sought, p
         found.sort_by_key(|row: &IncidentRow| order.get(&row.num).copied());
         rows.extend(found);
     }
-    let cursor = |row: &IncidentRow| format!("{}.{}", row.opened_at, row.num);
     let mut answer = listed(rows, page, cursor, Ok)?;
     if !ended {
         answer.next_cursor = answer.next_cursor.or(at);
