@@ -68,7 +68,7 @@ async fn a_silence_keeps_an_alert_from_people_until_it_is_ended_also_over_a_cras
     let held = held_by(&service, "disk", Some(&by)).await;
     assert_eq!((service.incidents().await.len(), &held["incident_id"]), (1, &Json::Null));
     let why = service.get(&format!("/api/alerts/{}/explain-why", held["id"].as_str().unwrap())).await;
-    let said = why["items"].as_array().unwrap().iter().find(|decision| decision["outcome"] == "held back").expect("a decision");
+    let said = why["decisions"].as_array().unwrap().iter().find(|decision| decision["outcome"] == "held back").expect("a decision");
     assert!(said["text"].as_str().unwrap().starts_with("no incident is opened: silenced by ada until "), "{said}");
     let listed = service.get("/api/silences?state=active").await["items"][0].clone();
     assert_eq!(
@@ -99,7 +99,8 @@ async fn a_silence_keeps_an_alert_from_people_until_it_is_ended_also_over_a_cras
 
 #[tokio::test]
 async fn a_silence_is_changed_in_place_or_replaced_as_alertmanager_does() {
-    let service = Home::new(CONFIG).start().await;
+    let home = Home::new(CONFIG);
+    let service = home.start().await;
     let first = set(&service, body("disk", 600)).await["id"].clone();
     let stored = service.get(&format!("/api/silences/{}", first.as_str().unwrap())).await;
     let with = |changes: Json| {
@@ -126,7 +127,8 @@ async fn a_silence_is_changed_in_place_or_replaced_as_alertmanager_does() {
 
 #[tokio::test]
 async fn what_is_refused_says_why_and_roles_hold() {
-    let service = Home::new(CONFIG).start().await;
+    let home = Home::new(CONFIG);
+    let service = home.start().await;
     for (user, role) in [("vera", "viewer"), ("otto", "operator")] {
         let (status, answer) = service.post("/api/users", json!({ "username": user, "password": PASSWORD, "role": role })).await;
         assert_eq!(status, 201, "{answer}");
@@ -165,7 +167,8 @@ async fn what_is_refused_says_why_and_roles_hold() {
 
 #[tokio::test]
 async fn what_a_silence_would_hide_is_shown_and_a_critical_alert_is_warned_of() {
-    let service = Home::new(CONFIG).start().await;
+    let home = Home::new(CONFIG);
+    let service = home.start().await;
     for name in ["disk-1", "disk-2", "cpu"] {
         send(&service, name, name, "firing").await;
         service.incident(name).await;
@@ -194,7 +197,8 @@ async fn what_a_silence_would_hide_is_shown_and_a_critical_alert_is_warned_of() 
 
 #[tokio::test]
 async fn an_alert_that_explains_others_holds_them_back_and_windows_are_shown() {
-    let service = Home::new(CONFIG).start().await;
+    let home = Home::new(CONFIG);
+    let service = home.start().await;
     send(&service, "node-down", "h1", "firing").await;
     let node = held_by(&service, "node-down", None).await["id"].as_str().unwrap().to_owned();
     service.incident("node-down").await;

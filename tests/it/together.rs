@@ -55,7 +55,7 @@ async fn a_storm_from_one_failing_dependency_becomes_one_incident_that_says_what
 
     // whatever became part of it says so, and is in no list
     let why = service.get(&format!("/api/incidents/{id}/explain-why?limit=500")).await;
-    let decisions = why["items"].as_array().unwrap();
+    let decisions = why["decisions"].as_array().unwrap();
     let said = |outcome: &str| decisions.iter().find(|decision| decision["outcome"] == outcome).map(|decision| decision["text"].clone());
     let storm = said("storm").unwrap_or_else(|| panic!("{decisions:#?}"));
     assert!(storm.as_str().unwrap().contains("share the word orders-db"), "{storm}");
@@ -82,8 +82,8 @@ async fn what_shares_nothing_stays_apart_however_much_comes_at_once() {
     become_one(&service, 60, 60).await;
     // once these are found to be one, those were looked at, too
     let shared = |n: usize| json!({ "source": "x", "kind": "alert", "name": format!("x{n}"), "labels": { "host": format!("h{n}"), "shard": "seven" } });
-    send(&service, (0..20).map(shared).collect()).await;
-    become_one(&service, 80, 61).await;
+    send(&service, (0..40).map(shared).collect()).await;
+    become_one(&service, 100, 61).await;
     service.stop().await;
 }
 

@@ -29,15 +29,17 @@ pub struct Config {
 pub struct Storm {
     /// Within what time they begin.
     pub window: Span,
-    /// How many of them share a name, a label, a word that names something, or a dependency.
+    /// How many of them share a label, a word that names something, or a dependency; three times as many if all they share is
+    /// their name.
     pub incidents: u32,
-    /// What share of all that began within that time they are.
+    /// What share of all that began within that time they are; half of them at least if all they share is their name
+    /// or a word.
     pub percent: u32,
 }
 
 impl Default for Storm {
     fn default() -> Storm {
-        Storm { window: Span::seconds(60), incidents: 10, percent: 20 }
+        Storm { window: Span::seconds(60), incidents: 30, percent: 20 }
     }
 }
 
@@ -118,7 +120,7 @@ impl ModuleConfig for Config {
             problems.push(Problem::at("/storm/window", "must be between 1s and 1h").suggest("60s"));
         }
         if !(2..=10_000).contains(&self.storm.incidents) {
-            problems.push(Problem::at("/storm/incidents", "must be between 2 and 10000").suggest("10"));
+            problems.push(Problem::at("/storm/incidents", "must be between 2 and 10000").suggest("30"));
         }
         if !(1..=100).contains(&self.storm.percent) {
             problems.push(Problem::at("/storm/percent", "must be between 1 and 100").suggest("20"));

@@ -16,7 +16,7 @@ use opspilot_ledger::{AlertEntry, pipeline::IncidentState};
 use opspilot_runtime::TopologyView;
 use proptest::prelude::*;
 
-use super::{Config, Correlator};
+use super::{Config, Correlator, config::Storm};
 use crate::{
     incident_store::{
         Rules,
@@ -172,6 +172,16 @@ fn a_storm_whose_alerts_speak_of_one_thing_is_one_incident() {
 }
 
 #[test]
+fn one_kind_of_trouble_in_a_few_dozen_places_is_no_storm() {
+    let mut pipeline = pipeline(TopologyView::default());
+    for n in 0..80 {
+        pipeline.record(alert(&format!("svc-{n}"), "slow", 0));
+    }
+    pipeline.tick(1);
+    assert_eq!(counts(&pipeline).len(), 80);
+}
+
+#[test]
 fn the_title_of_a_storm_says_around_what_it_is() {
     let mut pipeline = pipeline(TopologyView::default());
     for n in 0..40 {
@@ -208,7 +218,7 @@ fn with_the_graph_whoever_depends_on_what_fails_is_part_of_its_incident_in_whate
 
 #[test]
 fn with_the_graph_a_storm_is_named_after_the_dependency_that_its_components_have_in_common() {
-    let names: Vec<String> = (0..30).map(|n| format!("svc-{n}")).collect();
+    let names: Vec<String> = (0..40).map(|n| format!("svc-{n}")).collect();
     let edges: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "orders-db")).collect();
     let mut pipeline = pipeline(graph(&edges));
     for (n, name) in names.iter().enumerate() {
@@ -282,16 +292,16 @@ fn any_alert() -> impl Strategy<Value = AlertRecord> {
 #[test]
 fn a_storm_that_shows_only_as_it_goes_on_is_seen_when_it_does() {
     let mut pipeline = pipeline(TopologyView::default());
-    for n in 0..20 {
+    for n in 0..40 {
         pipeline.record(alert(&format!("svc-{n}"), &format!("first{n}"), 0));
     }
     pipeline.tick(1);
-    assert_eq!(counts(&pipeline).len(), 20);
-    for n in 0..20 {
+    assert_eq!(counts(&pipeline).len(), 40);
+    for n in 0..40 {
         pipeline.record(with_label(alert(&format!("svc-{n}"), &format!("second{n}"), 10), "shard", "orders-7"));
     }
     pipeline.tick(11);
-    assert_eq!(only(&pipeline).incident.alert_count, 40);
+    assert_eq!(only(&pipeline).incident.alert_count, 80);
     pipeline.memory.check();
 }
 
@@ -312,6 +322,10 @@ proptest! {
     ) {
         let view = || graph(&[("svc-1", "svc-2"), ("svc-2", "svc-3"), ("svc-10", "svc-3"), ("svc-20", "svc-21")]);
         let (mut straight, mut shuffled) = (pipeline(view()), pipeline(view()));
+        for one in [&mut straight, &mut shuffled] {
+            let storm = Storm { incidents: 4, ..Storm::default() };
+            one.correlator = Some(Correlator::new(Config { storm, ..Config::default() }, view()));
+        }
         let mut seq = 0;
         for (second, records) in (0..).map(|n: i64| n * 7).zip(seconds) {
             let mut other = records.clone();

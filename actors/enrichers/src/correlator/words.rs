@@ -12,7 +12,11 @@ pub(super) fn names(text: &str) -> impl Iterator<Item = &str> {
 }
 
 fn is_name(word: &str) -> bool {
-    let joined = word.chars().any(|c| "-_./:@".contains(c));
+    // a path or an address of a page is where something is told, not what it is about
+    if word.contains('/') {
+        return false;
+    }
+    let joined = word.chars().any(|c| "-_.:@".contains(c));
     let digits = word.chars().filter(char::is_ascii_digit).count();
     let letters = word.chars().filter(|c| c.is_alphabetic()).count();
     let is_address = letters == 0 && word.matches('.').count() == 3 && word.chars().all(|c| c.is_ascii_digit() || c == '.' || c == ':');
@@ -36,7 +40,7 @@ mod tests {
         assert_eq!(of("connection to 10.0.0.5:5432 refused by node7."), ["10.0.0.5:5432", "node7"]);
         assert_eq!(of("cpu at 97.5 % for 5m, 12/34 cores, 2026-12-01T10:00:00Z"), Vec::<&str>::new());
         assert_eq!(of("request 6f1d2c3b4a5968778695a4b3c2d1e0f0 and abcdef12-3456-7890-abcd-ef1234567890 failed"), Vec::<&str>::new());
-        assert_eq!(of("db.internal/orders is \"read-only\""), ["db.internal/orders", "read-only"]);
+        assert_eq!(of("db.internal is \"read-only\", see https://wiki.example/db or /var/log/db.log"), ["db.internal", "read-only"]);
         assert_eq!(of(""), Vec::<&str>::new());
     }
 }

@@ -18,8 +18,10 @@ use crate::stage::{Bond, Grouping, Key, StormRule};
 const KEYS: u64 = 10_000;
 /// How stale the time may be at which a key was last brought to an incident: each refreshment is a write.
 const STALE_SECS: u64 = 30;
-/// What share of all incidents that began at once have to be called the same to be one storm, at least.
-const KIND_PERCENT: usize = 50;
+/// What share of all incidents that began at once has to have the name, or a word, to be one storm, at least.
+const HALF: usize = 50;
+/// How many times as many have to be called the same as have to share a label.
+const KIND_TIMES: usize = 3;
 /// Incidents that one record may bring together; further ones come together with the next.
 const TOGETHER: usize = 64;
 
@@ -207,10 +209,14 @@ impl Desk<'_> {
                 }
             }
             let count = members.len();
-            // troubles of one kind happen in many places at once by chance
-            let percent = if key.starts_with("name:") { rule.percent.max(KIND_PERCENT) } else { rule.percent };
+            // troubles of one kind happen in many places at once by chance, and a word may be in many texts
+            let (least, percent) = match key.split_once(':') {
+                Some(("name", _)) => (rule.incidents.saturating_mul(KIND_TIMES), rule.percent.max(HALF)),
+                Some(("entity", _)) => (rule.incidents, rule.percent.max(HALF)),
+                _ => (rule.incidents, rule.percent),
+            };
             let most = usize::try_from(opened).unwrap_or(usize::MAX);
-            let enough = count >= rule.incidents && count.saturating_mul(100) >= percent.saturating_mul(most);
+            let enough = count >= least && count.saturating_mul(100) >= percent.saturating_mul(most);
             if count < 2 || !(enough || storm.is_some()) {
                 continue;
             }

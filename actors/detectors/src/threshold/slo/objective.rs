@@ -156,7 +156,9 @@ impl Objective {
     }
 
     /// The share of errors in `pair`.
-    fn ratio(&self, [part, total]: Pair) -> f64 {
+    fn ratio(&self, pair: Pair) -> f64 {
+        // what a sender means by numbers near the end of the range nobody knows; a sum beyond it has no share
+        let [part, total] = pair.map(|sum| sum.clamp(f64::MIN, f64::MAX));
         let bad = if self.slo.good.is_some() { total - part } else { part };
         if total > 0.0 { (bad / total).clamp(0.0, 1.0) } else { 0.0 }
     }
