@@ -171,6 +171,10 @@ impl World {
         supervisor.stop_all().await;
         drop(gate);
         drop(ledger);
+        // what was about to read holds a handle until it has seen that there is nothing any more
+        while opspilot_ledger::DirLock::take(&dir.path().join("data")).is_err() {
+            tokio::task::yield_now().await;
+        }
         (dir, clock)
     }
 
