@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use opspilot_enrichers::{CORRELATOR, DEDUP, INCIDENT_STORE, Rehearsal, Rehearsed, SILENCE};
+use opspilot_enrichers::{CORRELATOR, DEDUP, INCIDENT_STORE, Rehearsal, Rehearsed, SILENCE, topology};
 use opspilot_kernel::{
     alert::{AlertRecord, ResolvedBy, Transition},
     fingerprint::Fingerprint,
@@ -12,6 +12,7 @@ use opspilot_kernel::{
     signal::Severity,
     time::Timestamp,
 };
+use opspilot_runtime::TopologyView;
 use serde::de::DeserializeOwned;
 
 use super::drive::Hears;
@@ -60,11 +61,16 @@ pub(crate) struct Story {
 impl Story {
     /// With the stages of the pipeline as a configuration has them.
     pub(crate) fn new(config: &Config) -> Result<Story, String> {
+        let topology = TopologyView::default();
+        if let Some(configured) = section::<topology::Config>(config, topology::ID)? {
+            topology.publish(configured.graph());
+        }
         let stages = Rehearsed {
             dedup: section(config, DEDUP)?,
             silence: section(config, SILENCE)?,
             correlator: section(config, CORRELATOR)?,
             store: section(config, INCIDENT_STORE)?,
+            topology,
             ..Rehearsed::default()
         };
         Ok(Story { episodes: Vec::new(), rules: BTreeMap::new(), alerts: 0, open: HashMap::new(), pipeline: Rehearsal::new(stages) })

@@ -334,6 +334,23 @@ mod tests {
     }
 
     #[test]
+    fn what_depends_on_what_by_the_configured_graph_is_one_incident() {
+        let config: crate::topology::Config =
+            serde_json::from_value(serde_json::json!({ "edges": [{ "from": "web", "to": ["db"] }] })).unwrap();
+        let topology = TopologyView::default();
+        topology.publish(config.graph());
+        let store = Some(incident_store::Config::default());
+        let mut rehearsal =
+            Rehearsal::new(Rehearsed { correlator: Some(correlator::Config::default()), store, topology, ..Rehearsed::default() });
+        for (second, service) in [(0, "web"), (5, "mail"), (9, "db")] {
+            let labels = [("service".to_owned(), service.to_owned())].into();
+            rehearsal.record(AlertRecord { labels, ..record(service, Transition::Firing, second) });
+        }
+        let story: Vec<(&str, u64)> = rehearsal.incidents().map(|incident| (incident.title.as_str(), incident.alert_count)).collect();
+        assert_eq!(story, [("db is wrong", 2), ("mail is wrong", 1)]);
+    }
+
+    #[test]
     fn without_its_stages_alerts_are_kept_and_no_incident_is_made() {
         let mut rehearsal = Rehearsal::new(Rehearsed::default());
         rehearsal.record(record("a", Transition::Firing, 0));

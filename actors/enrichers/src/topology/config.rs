@@ -2,12 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
 use opspilot_kernel::{
     config::{ModuleConfig, Problem, Span},
-    topology::{About, ComponentLabels, ComponentName, Edges, Known, MAX_NAME},
+    topology::{About, ComponentLabels, ComponentName, Edges, Graph, Known, MAX_NAME},
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -123,6 +124,11 @@ impl Default for Config {
 }
 
 impl Config {
+    /// The graph as it is configured, before anybody says or shows more.
+    pub fn graph(&self) -> Graph {
+        Graph::new(self.about().collect(), self.known(), Arc::new(ComponentLabels::new(self.component_labels.clone())))
+    }
+
     /// What is said about components.
     pub(super) fn about(&self) -> impl Iterator<Item = (ComponentName, About)> {
         let about = |details: &Details| About { title: details.title.clone(), owner: details.owner.clone() };

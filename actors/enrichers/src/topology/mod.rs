@@ -1,7 +1,7 @@
 //! `enricher.topology` knows which component depends on which: from the configuration, from people through the API, and
 //! from signals that name a peer, a call or an owner. Whoever needs the graph reads it from the module's context.
 //!
-//! Its actor is a [`Follower`](opspilot_runtime::Follower) around the learner.
+//! Its actor is a [`Follower`] around the learner.
 //!
 //! | Consumes   | signals and ticks of the signal log, by a cursor                                                |
 //! | Emits      | nothing; it publishes the graph                                                                 |
