@@ -17,5 +17,6 @@ CREATE TABLE incident_key (
     PRIMARY KEY (key, num)
 ) WITHOUT ROWID;
 CREATE INDEX incident_key_by_incident ON incident_key (num);
+CREATE INDEX incident_key_young       ON incident_key (key, opened) WHERE counts;
 CREATE INDEX incident_key_of_storm    ON incident_key (key) WHERE storm;
 CREATE INDEX incident_merged          ON incident (merged_into) WHERE merged_into IS NOT NULL;

@@ -43,11 +43,14 @@ const HOLDERS: i64 = 4096;
 pub(super) const HOLDERS_OF: &str = "SELECT k.key, k.incident, k.at, k.opened, k.storm FROM json_each(?) c CROSS JOIN incident_key k \
      WHERE k.key = c.value LIMIT ?";
 pub(super) const STORMS_OF: &str = "SELECT k.key, k.incident, k.at, k.opened, k.storm FROM json_each(?) c CROSS JOIN incident_key k \
-     WHERE k.key = c.value AND k.storm LIMIT ?";
-// the unary plus keeps SQLite from walking all keys in search of the young ones
-pub(super) const LOOKED_AT: &str = "SELECT k.key, k.incident, k.at, k.opened, k.storm FROM \
-     (SELECT DISTINCT o.key FROM json_each(?) c CROSS JOIN incident_key o WHERE o.num = c.value AND o.counts) d \
-     CROSS JOIN incident_key k WHERE k.key = d.key AND (+k.opened >= ? OR k.storm) LIMIT ?";
+     INDEXED BY incident_key_of_storm WHERE k.key = c.value AND k.storm LIMIT ?";
+// two lookups rather than one OR: of a name that a hundred thousand open incidents share only the young ones are walked
+pub(super) const LOOKED_AT: &str = "WITH own AS (SELECT DISTINCT o.key FROM json_each(?1) c CROSS JOIN incident_key o \
+     WHERE o.num = c.value AND o.counts) \
+     SELECT k.key, k.incident, k.at, k.opened, k.storm FROM own CROSS JOIN incident_key k INDEXED BY incident_key_young \
+     WHERE k.key = own.key AND k.counts AND k.opened >= ?2 \
+     UNION SELECT k.key, k.incident, k.at, k.opened, k.storm FROM own CROSS JOIN incident_key k \
+     INDEXED BY incident_key_of_storm WHERE k.key = own.key AND k.storm LIMIT ?3";
 
 #[derive(QueryableByName)]
 struct HolderRow {

@@ -17,6 +17,7 @@ use opspilot_kernel::{
 
 use super::{
     incidents_list::{IncidentFilter, list_query},
+    incidents_merge::{HOLDERS_OF, LOOKED_AT, STORMS_OF},
     incidents_pipeline::{FINGERPRINTS, INCIDENTS, NEWEST_EPISODES},
     incidents_state::{AlertState, BoardRequest, Commit, Decision, IncidentChange, IncidentState, Lifecycle},
 };
@@ -349,6 +350,15 @@ fn every_list_and_every_look_up_of_the_pipeline_is_answered_from_an_index() {
                 "{sql}: {step}"
             );
         }
+    }
+    for sql in [HOLDERS_OF, STORMS_OF, LOOKED_AT] {
+        let plan = world.plan(sql);
+        let of_keys: Vec<&String> = plan.iter().filter(|step| step.contains(" k ") || step.contains(" o ")).collect();
+        assert!(!of_keys.is_empty() && of_keys.iter().all(|step| step.starts_with("SEARCH")), "{sql}: {plan:?}");
+    }
+    assert!(world.plan(LOOKED_AT).iter().any(|step| step.contains("incident_key_young (key=? AND opened>?)")));
+    for sql in [STORMS_OF, LOOKED_AT] {
+        assert!(world.plan(sql).iter().any(|step| step.contains("incident_key_of_storm (key=?)")), "{sql}");
     }
     for column in ["status", "severity", "source", "fingerprint", "incident"] {
         let plan = world.plan(&format!("SELECT * FROM alert WHERE {column} = ? AND num < ? ORDER BY num DESC LIMIT 50"));
