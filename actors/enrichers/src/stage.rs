@@ -96,6 +96,8 @@ pub struct Grouping {
     pub keys: Vec<Key>,
     /// How long after it last got an alert with a key an open incident takes in another.
     pub within: Duration,
+    /// How many incidents make a storm, at least; while fewer began within its window there is none to look for.
+    pub storm: usize,
 }
 
 /// One thing that alerts may share.

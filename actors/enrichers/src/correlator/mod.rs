@@ -55,7 +55,8 @@ impl Correlator {
     fn grouping(&self, graph: &Graph, entry: &AlertEntry) -> Option<Grouping> {
         match entry {
             AlertEntry::Record { record, .. } if record.transition == Transition::Firing => {
-                Some(Grouping { keys: keys(&self.config, graph, record), within: self.config.window.0 })
+                let storm = StormRule::from(&self.config.storm).incidents;
+                Some(Grouping { keys: keys(&self.config, graph, record), within: self.config.window.0, storm })
             }
             AlertEntry::Record { .. } | AlertEntry::Tick { .. } => None,
         }
@@ -81,9 +82,12 @@ impl Decider for Correlator {
     fn reads(&self, entries: &[AlertEntry], request: &mut BoardRequest) {
         let graph = self.view.graph();
         for entry in entries {
-            if let AlertEntry::Tick { at, .. } = entry {
-                request.opened_since = Some(at.before(self.config.storm.window.0));
-            }
+            let at = match entry {
+                AlertEntry::Tick { at, .. } => *at,
+                AlertEntry::Record { record, .. } => record.logged_at,
+            };
+            let since = at.before(self.config.storm.window.0);
+            request.opened_since = Some(request.opened_since.map_or(since, |earlier| earlier.min(since)));
             for key in self.grouping(&graph, entry).into_iter().flat_map(|grouping| grouping.keys) {
                 if key.seeks {
                     request.keys.insert(key.name);

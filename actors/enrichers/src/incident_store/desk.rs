@@ -41,6 +41,7 @@ pub(super) struct Desk<'a> {
     /// Who has a key, where this batch changed that.
     pub(super) keys: BTreeMap<String, Vec<KeyHolder>>,
     pub(super) merges: Vec<Merge>,
+    founded: usize,
 }
 
 impl<'a> Desk<'a> {
@@ -56,7 +57,13 @@ impl<'a> Desk<'a> {
             incident_order: Vec::new(),
             keys: BTreeMap::new(),
             merges: Vec::new(),
+            founded: 0,
         }
+    }
+
+    /// How many incidents this batch opened.
+    pub(super) fn founded(&self) -> usize {
+        self.founded
     }
 
     pub(super) fn board(&self) -> &'a Board {
@@ -216,6 +223,7 @@ impl<'a> Desk<'a> {
         let mut change = IncidentChange::founding(incident);
         change.recurrence_of = self.last_resolved(record.fingerprint).map(|state| state.incident.id.clone());
         change.fingerprints.push(record.fingerprint);
+        self.founded += 1;
         self.incident_order.push(id.clone());
         self.incidents.insert(id.clone(), change);
         let both = FingerprintState { open: Some(id.clone()), latest: Some(id.clone()) };

@@ -48,6 +48,11 @@ impl Desk<'_> {
         at.clone()
     }
 
+    /// How many incidents began lately, by the end of what is decided.
+    fn opened(&self) -> usize {
+        usize::try_from(self.board().opened).unwrap_or(usize::MAX).saturating_add(self.founded())
+    }
+
     fn holders(&self, key: &str) -> &[KeyHolder] {
         self.keys.get(key).or_else(|| self.board().keys.get(key)).map_or(&[], Vec::as_slice)
     }
@@ -81,7 +86,8 @@ impl Desk<'_> {
     /// them, the incident is named after it.
     pub(super) fn share(&mut self, incident: &IncidentId, record: &AlertRecord, grouping: &Grouping, takers: &[Taker<'_>]) {
         let at = record.logged_at;
-        let counts = self.hold_keys(incident, grouping, at);
+        // a look asks for a tick, and most incidents are no part of many: those ask for none
+        let counts = self.hold_keys(incident, grouping, at) && self.opened() >= grouping.storm;
         let stands = |bond| takers.iter().any(|taker| taker.bonds.contains(&bond));
         let (depended_on, depends) = (stands(Bond::DependsOnThis), stands(Bond::ThisDependsOn));
         let Some(mut change) = self.touch_incident(incident) else { return };
