@@ -44,6 +44,13 @@ fn refused_readable_and_back(rig: &Rig, reason: &str, arm: impl FnOnce()) {
             unavailable(&writer.append(&ledger).await.unwrap_err());
             assert_eq!(stored(&ledger).unwrap(), writer.acked, "reads go on");
         }
+        // whoever was refused heard of it before the writer had come to counting it
+        let counted = async {
+            while transitions(&registry).0 < 1.0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(10), counted).await.expect("the failure is counted");
         assert_eq!(transitions(&registry), (1.0, 0.0), "failed once and for as long as there is no room");
         rig.vfs.heal();
         healed(&ledger).await;
