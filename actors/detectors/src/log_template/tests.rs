@@ -217,7 +217,8 @@ fn small() -> Detector {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    // a seed of its own: what fails here must fail again at once
+    #![proptest_config(ProptestConfig { rng_seed: proptest::test_runner::RngSeed::Fixed(7), ..ProptestConfig::with_cases(64) })]
     #[test]
     fn neither_cuts_nor_kills_change_what_is_said(steps in steps(), fate in fate()) {
         let whole = say(small(), &steps);
